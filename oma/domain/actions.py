@@ -1,0 +1,179 @@
+"""The kinds of action, as data: what proves one, what follows when its outcome is unknown, and what undoes it.
+
+The table is section 8 of the safety rules. Settings may make a strategy stricter, never looser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from oma.domain.states import ActionState, Phase
+
+
+class ActionKind(StrEnum):
+    SET_MARKER = "set_marker"
+    CLEAR_MARKER = "clear_marker"
+    STOP_VM = "stop_vm"
+    END_HOLDER = "end_holder"
+    DETACH_VOLUME = "detach_volume"
+    REVERT_SNAPSHOT = "revert_snapshot"
+    DELETE_SNAPSHOT = "delete_snapshot"
+    ATTACH_VOLUME = "attach_volume"
+    DESTROY_VM = "destroy_vm"
+    RESET_RECORDS = "reset_records"
+
+
+class Strategy(StrEnum):
+    """What recovery does with an action whose outcome cannot be told."""
+
+    ALWAYS_RETRY = "ALWAYS_RETRY"
+    MANUAL_INTERVENTION = "MANUAL_INTERVENTION"
+
+
+class Proof(StrEnum):
+    """What counts as proof that an action happened."""
+
+    LISTED_TAGS = "listTags"
+    VM_STATE = "VM state"
+    PROCESS_GONE = "pid with its start time gone"
+    DETACHED_AND_DEVICE_GONE = "CloudStack and device gone"
+    OWN_JOB = "its own job's success"
+    NOT_LISTED = "not listed"
+    ATTACHED_AND_DEVICE_THERE = "CloudStack and device there"
+    TRANSACTION = "its transaction"
+
+
+@dataclass(frozen=True, slots=True)
+class KindRule:
+    """One row of the table."""
+
+    kind: ActionKind
+    proof: Proof
+    strategy: Strategy
+    undone_by: ActionKind | None
+    passes_point_of_no_return: bool = False
+    forced: bool = False
+    """Whether `force` may pass it, leaving a tracked leak."""
+
+
+KIND_RULES: Final[dict[ActionKind, KindRule]] = {
+    rule.kind: rule
+    for rule in (
+        KindRule(ActionKind.SET_MARKER, Proof.LISTED_TAGS, Strategy.ALWAYS_RETRY, ActionKind.CLEAR_MARKER),
+        KindRule(ActionKind.CLEAR_MARKER, Proof.LISTED_TAGS, Strategy.ALWAYS_RETRY, None),
+        KindRule(ActionKind.STOP_VM, Proof.VM_STATE, Strategy.ALWAYS_RETRY, None, forced=True),
+        KindRule(ActionKind.END_HOLDER, Proof.PROCESS_GONE, Strategy.ALWAYS_RETRY, None),
+        KindRule(
+            ActionKind.DETACH_VOLUME, Proof.DETACHED_AND_DEVICE_GONE, Strategy.ALWAYS_RETRY, ActionKind.ATTACH_VOLUME
+        ),
+        KindRule(
+            ActionKind.REVERT_SNAPSHOT,
+            Proof.OWN_JOB,
+            Strategy.MANUAL_INTERVENTION,
+            None,
+            passes_point_of_no_return=True,
+        ),
+        KindRule(ActionKind.DELETE_SNAPSHOT, Proof.NOT_LISTED, Strategy.ALWAYS_RETRY, None, forced=True),
+        KindRule(ActionKind.ATTACH_VOLUME, Proof.ATTACHED_AND_DEVICE_THERE, Strategy.ALWAYS_RETRY, None),
+        KindRule(ActionKind.DESTROY_VM, Proof.VM_STATE, Strategy.ALWAYS_RETRY, None, forced=True),
+        KindRule(ActionKind.RESET_RECORDS, Proof.TRANSACTION, Strategy.ALWAYS_RETRY, None),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an action is done to; ids are CloudStack's UUIDs."""
+
+    volume_id: str | None = None
+    volume_name: str | None = None
+    vm_id: str | None = None
+    snapshot_id: str | None = None
+
+    def as_json(self) -> dict[str, str]:
+        pairs = (
+            ("volume_id", self.volume_id),
+            ("volume_name", self.volume_name),
+            ("vm_id", self.vm_id),
+            ("snapshot_id", self.snapshot_id),
+        )
+        return {key: value for key, value in pairs if value is not None}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Target:
+        return cls(
+            volume_id=data.get("volume_id"),
+            volume_name=data.get("volume_name"),
+            vm_id=data.get("vm_id"),
+            snapshot_id=data.get("snapshot_id"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAction:
+    """One action as the plan names it, before it has an id."""
+
+    phase: Phase
+    kind: ActionKind
+    target: Target
+    sentence: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "phase": self.phase.value,
+            "kind": self.kind.value,
+            "target": self.target.as_json(),
+            "sentence": self.sentence,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PlannedAction:
+        return cls(
+            phase=Phase(data["phase"]),
+            kind=ActionKind(data["kind"]),
+            target=Target.from_json(data["target"]),
+            sentence=data["sentence"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What another system answered, kept word for word."""
+
+    system: str
+    code: str
+    text: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"system": self.system, "code": self.code, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A journaled call that changes the world.
+
+    `id` is chosen before the call and travels with it: Idempotency-Key of the Volume Daemon, `customjobid` of CloudStack.
+    """
+
+    id: str
+    job_id: str
+    phase: Phase
+    seq: int
+    kind: ActionKind
+    target: Target
+    state: ActionState
+    attempt: int = 1
+    remote_id: str | None = None
+    intent_at: datetime | None = None
+    expires_at: datetime | None = None
+    sent_at: datetime | None = None
+    ended_at: datetime | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    sentence: str = ""
+
+    def with_remote_id(self, remote_id: str, sent_at: datetime) -> Action:
+        return replace(self, remote_id=remote_id, sent_at=sent_at)

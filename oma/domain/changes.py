@@ -1,0 +1,190 @@
+"""What the journal writes, as values: a list of changes is committed in ONE transaction together with the events they make.
+
+Every change but `JobQueued` is guarded by the job's lease and fence; who holds a stale one writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from oma.domain.actions import Action
+from oma.domain.issues import Issue
+from oma.domain.plan import Plan
+from oma.domain.states import ActionState, JobState, LogLevel, Phase, StepStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSaved:
+    """Phase 1 has judged again; the persisted plan is replaced by the current one."""
+
+    plan: Plan
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """One `job_steps` row per phase: a later attempt of the same phase sets the same row to running again."""
+
+    phase: Phase
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded:
+    """`skipped` may come without a start."""
+
+    phase: Phase
+    status: StepStatus
+    sentence: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionStarted:
+    """The intent: committed before the call. Inserts the action, or starts it again with a higher attempt."""
+
+    action: Action
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSent:
+    """The other side's id for the call, stored as soon as it is known."""
+
+    action_id: str
+    remote_id: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionOverdue:
+    """The other side takes longer than agreed; it is followed to its end."""
+
+    action_id: str
+    error: dict[str, Any]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionEnded:
+    """The proven outcome, or the failure with the other side's own words."""
+
+    action_id: str
+    state: ActionState
+    sentence: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSkipped:
+    """An action that need not be done, with the evidence; inserted in its end state."""
+
+    action: Action
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class PointOfNoReturnPassed:
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class IssueOpened:
+    """Inserts the issue; an open one of the same `cause` is updated instead."""
+
+    issue: Issue
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A line for the JobLog and the stream that changes no state."""
+
+    level: LogLevel
+    message: str
+    phase: Phase | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingCleared:
+    """Snapshot tracking of these volumes emptied in all three places."""
+
+    context_id: str
+    volume_ids: tuple[str, ...]
+    snapshot_ids: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsReset:
+    """Phase 5's records, guarded by `cleanup_required` and the `current_job_id` that was observed.
+
+    Raises `ConcurrentChange` at commit when somebody else wrote meanwhile; then nothing of the transaction stands.
+    """
+
+    context_id: str
+    observed_job_id: str | None
+    new_status: str
+    failover_ids: tuple[int, ...]
+    joblog_ids: tuple[str, ...]
+    volume_ids: tuple[str, ...]
+    summary: dict[str, Any]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """The run's end: parked, completed, failed or cancelled. Also ends the `job_tracking` row.
+
+    Parked keeps the VM's place (no second run); the others give it free. The lease is given back.
+    """
+
+    state: JobState
+    sentence: str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobReleased:
+    """The daemon stops: the job goes back to the queue, to be gone on with by whoever claims it next."""
+
+    sentence: str
+
+
+Change = (
+    PlanSaved
+    | StepStarted
+    | StepEnded
+    | ActionStarted
+    | ActionSent
+    | ActionOverdue
+    | ActionEnded
+    | ActionSkipped
+    | PointOfNoReturnPassed
+    | IssueOpened
+    | Noted
+    | TrackingCleared
+    | RecordsReset
+    | JobEnded
+    | JobReleased
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobQueued:
+    """A new job: the one-active-job-per-VM insert, the JobLog row, the handshake on `current_status`, in one transaction."""
+
+    job_id: str
+    plan: Plan
+    request: dict[str, Any]
+    request_hash: str | None
+    idempotency_key: str | None
+    correlation_id: str
+    requested_by: str
+    at: datetime
+    sentence: str
