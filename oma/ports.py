@@ -1,7 +1,8 @@
-"""The doors to the outside, in domain words. Adapters and the store implement them; workflow and service know only these.
+"""The doors to the outside, in domain words; adapters and the store implement them.
 
-A method of `Cloud` or `Volumes` raises `UpstreamError` when the other side refused, broke or did not answer; it never
-returns a guess. Store protocols raise `oma.domain.errors.OmaError` with `database_unavailable` when the database is away.
+Workflow and service know only these. A method of `Cloud` or `Volumes` raises `UpstreamError` when the other side
+refused, broke or did not answer; it never returns a guess. Store protocols raise `OmaError` with
+`database_unavailable` when the database is away.
 """
 
 from __future__ import annotations

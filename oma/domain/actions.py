@@ -155,7 +155,7 @@ class Upstream:
 class Action:
     """A journaled call that changes the world.
 
-    `id` is chosen before the call and travels with it: Idempotency-Key of the Volume Daemon, `customjobid` of CloudStack.
+    `id` is chosen before the call and travels with it: the Volume Daemon's Idempotency-Key, CloudStack's `customjobid`.
     """
 
     id: str

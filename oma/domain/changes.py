@@ -1,4 +1,6 @@
-"""What the journal writes, as values: a list of changes is committed in ONE transaction together with the events they make.
+"""What the journal writes, as values.
+
+A list of changes is committed in ONE transaction together with the events that they make.
 
 Every change but `JobQueued` is guarded by the job's lease and fence; who holds a stale one writes nothing.
 """
@@ -177,7 +179,7 @@ Change = (
 
 @dataclass(frozen=True, slots=True)
 class JobQueued:
-    """A new job: the one-active-job-per-VM insert, the JobLog row, the handshake on `current_status`, in one transaction."""
+    """A new job: the one-per-VM insert, the JobLog row, the handshake on `current_status`, in one transaction."""
 
     job_id: str
     plan: Plan

@@ -1,6 +1,7 @@
 """Errors with a stable code, from where they are raised to the JSON and the page.
 
-A `Refusal` says that nothing was touched and why; an `OmaError` subclass carries one to whoever asked. HTTP statuses are not known here.
+A `Refusal` says that nothing was touched and why; an `OmaError` carries it to whoever asked.
+HTTP statuses are not known here.
 """
 
 from __future__ import annotations

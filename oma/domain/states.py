@@ -1,6 +1,7 @@
 """The states that things may be in, and the tables of allowed transitions.
 
-A transition that is not in a table is refused where it would be written: a guarded update that changes no row is an error with a name.
+A transition that is not in a table is refused where it would be written: a guarded update that changes no row is an
+error with a name.
 """
 
 from __future__ import annotations
