@@ -164,6 +164,9 @@ class Inventory(Protocol):
     async def get_records(self, context_id: str) -> VmRecords:
         """Everything about one VM, in one transaction; raises `OmaError` with `vm_not_found`."""
 
+    async def list_known_volume_ids(self, volume_ids: Sequence[str]) -> Sequence[str]:
+        """Those of the ids that any row of `ossea_volumes`, `device_mappings` or `vm_disks` knows, of any VM."""
+
     async def list_records(self, where: ContextFilter, limit: int, cursor: str | None) -> Page[VmRecords]:
         """The same for a page of VMs, by name, without a query per VM. A bad cursor is `invalid_request`."""
 

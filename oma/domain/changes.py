@@ -139,6 +139,15 @@ class RecordsReset:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusRestored:
+    """The VM's former status put back, because nothing was changed; only where it still is `cleanup_required`."""
+
+    context_id: str
+    status: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobEnded:
     """The run's end: parked, completed, failed or cancelled. Also ends the `job_tracking` row.
 
@@ -172,6 +181,7 @@ Change = (
     | Noted
     | TrackingCleared
     | RecordsReset
+    | StatusRestored
     | JobEnded
     | JobReleased
 )

@@ -31,6 +31,7 @@ class EventType(StrEnum):
     ISSUE_OPENED = "issue_opened"
     TRACKING_CLEARED = "tracking_cleared"
     RECORDS_RESET = "records_reset"
+    STATUS_RESTORED = "status_restored"
     NOTED = "noted"
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from oma.domain.actions import Action
+
 CLEANUP_REQUIRED = "cleanup_required"
 READY_FOR_FAILOVER = "ready_for_failover"
 SYSTEM_DISK_ID = "disk-2000"
@@ -113,6 +115,8 @@ class JobLogRecord:
     job_type: str
     operation: str
     step_names: tuple[str, ...] = ()
+    running_step_names: tuple[str, ...] = ()
+    """Those of its steps whose own status is still `running`."""
     last_activity_at: datetime | None = None
 
 
@@ -167,6 +171,8 @@ class VmRecords:
     open_issue_ids: tuple[str, ...] = ()
     active_job_id: str | None = None
     active_job_holder: str | None = None
+    proven: tuple[Action, ...] = ()
+    """EXECUTED actions of this VM's partial runs (`result.partial`) since its last complete one, oldest first."""
     read_at: datetime | None = None
     """The database's own clock."""
 
