@@ -93,6 +93,16 @@ class Target:
     vm_id: str | None = None
     snapshot_id: str | None = None
 
+    def get_volume_id(self) -> str:
+        """Raises `ValueError` when the target names no volume: a journal row that makes no sense."""
+        return _required(self.volume_id, "volume")
+
+    def get_vm_id(self) -> str:
+        return _required(self.vm_id, "VM")
+
+    def get_snapshot_id(self) -> str:
+        return _required(self.snapshot_id, "snapshot")
+
     def as_json(self) -> dict[str, str]:
         pairs = (
             ("volume_id", self.volume_id),
@@ -110,6 +120,12 @@ class Target:
             vm_id=data.get("vm_id"),
             snapshot_id=data.get("snapshot_id"),
         )
+
+
+def _required(value: str | None, what: str) -> str:
+    if value is None:
+        raise ValueError(f"the action's target names no {what}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

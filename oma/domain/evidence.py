@@ -46,8 +46,6 @@ class Evidence:
     observed_at: datetime
     vm_snapshot_holders: tuple[str, ...] = ()
     """Ids of VMs that hold one of the volumes and carry a VM snapshot."""
-    own_job_id: str | None = None
-    """The clean-up job that is asking, if any: its own traces are no reason to refuse."""
 
     def find_vm(self, vm_id: str | None) -> CloudVm | None:
         return next((vm for vm in self.vms if vm.id == vm_id), None)

@@ -16,7 +16,7 @@ from oma.domain.states import JobState
 from oma.service.deps import Deps
 from oma.service.names import get_context
 from oma.workflow.guards import judge
-from oma.workflow.observe import collect_evidence
+from oma.workflow.observe import World, collect_evidence
 from oma.workflow.planning import build_plan, first_phase_problem
 
 OBSERVE_AGAIN = 3
@@ -43,9 +43,8 @@ async def plan_cleanup(deps: Deps, request: CleanupRequest) -> Plan:
     context = await get_context(deps, request.vm_name, request.context_id)
     records = await deps.inventory.get_records(context.context_id)
     _refuse_if_occupied(records.active_job_id, records.active_job_holder, records.open_issue_ids, context.vm_name)
-    evidence = await collect_evidence(
-        records, deps.cloud, deps.volumes, deps.clock, deps.limits, deps.observe_timeout_s
-    )
+    world = World(deps.cloud, deps.volumes, deps.clock)
+    evidence = await collect_evidence(records, world, deps.limits, deps.observe_timeout_s)
     refusals = judge(evidence)
     if refusals:
         raise Refused(refusals, vm_name=context.vm_name)

@@ -70,6 +70,12 @@ async def get_vm(deps: Deps, vm_name: str, context_id: str | None) -> VmView:
     return VmView(records, needs_cleanup(records, deps.clock.now(), deps.limits))
 
 
+async def get_vm_of_context(deps: Deps, context_id: str) -> VmView:
+    """The same by the context's id alone; raises `vm_not_found`."""
+    records = await deps.inventory.get_records(context_id)
+    return VmView(records, needs_cleanup(records, deps.clock.now(), deps.limits))
+
+
 async def list_jobs(deps: Deps, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
     return await deps.jobs.list_jobs(where, limit, cursor)
 

@@ -1,45 +1,53 @@
-"""Collects the evidence: every side is asked at once, within a bounded time, and a missing answer stays a missing answer."""
+"""Collects the evidence: every side is asked at once, in bounded time; a missing answer stays a missing answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from oma.domain.evidence import Evidence, GuardLimits, SnapshotFacts
 from oma.domain.records import OmaConfig, VmRecords
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mapping, Unanswered, VolumeFacts
+from oma.domain.world import CloudSnapshot, CloudVolume, DeviceScan, Mapping, Unanswered, VolumeFacts
 from oma.ports import Clock, Cloud, UpstreamError, Volumes
+from oma.workflow.identity import needs_volume_comparison
 
 T = TypeVar("T")
 
 
-async def collect_evidence(
-    records: VmRecords,
-    cloud: Cloud,
-    volumes: Volumes,
-    clock: Clock,
-    limits: GuardLimits,
-    timeout_s: float,
-    own_job_id: str | None = None,
-) -> Evidence:
+@dataclass(frozen=True, slots=True)
+class World:
+    """The sides that can be asked, and the clock that dates their answers."""
+
+    cloud: Cloud
+    volumes: Volumes
+    clock: Clock
+
+
+async def collect_evidence(records: VmRecords, world: World, limits: GuardLimits, timeout_s: float) -> Evidence:
     """Asks CloudStack, the Volume Daemon and the OMA about one VM; changes nothing and never raises `UpstreamError`."""
-    observed_at = clock.now()
+    cloud, volumes = world.cloud, world.volumes
+    observed_at = world.clock.now()
     config = choose_config(records)
     oma_vm_id = config.oma_vm_id if config else None
     ids = [volume.volume_id for volume in records.volumes]
     tracked = tracked_snapshot_ids(records)
     asker = _Asker(timeout_s)
-    listed, on_oma, devices, snapshots, *mappings = await asyncio.gather(
+    listed, devices, snapshots, mappings = await asyncio.gather(
         asker.ask("where the volumes are", "CloudStack", cloud.list_volumes(ids)),
-        asker.ask("what hangs on the OMA", "CloudStack", _volume_ids_of_vm(cloud, oma_vm_id)),
         asker.ask("which devices the OMA shows", "Volume Daemon", volumes.scan_devices()),
         asker.ask("the tracked snapshots", "CloudStack", cloud.list_snapshots(list(tracked))),
-        *(asker.ask(f"the mapping of {one}", "Volume Daemon", volumes.find_mapping(one)) for one in ids),
+        asyncio.gather(
+            *(asker.ask(f"the mapping of {one}", "Volume Daemon", volumes.find_mapping(one)) for one in ids)
+        ),
     )
     holders = _holders(listed)
-    vms, snapshot_holders = await asyncio.gather(
+    product_uuid = None if isinstance(devices, Unanswered) else devices.product_uuid
+    compared = oma_vm_id if needs_volume_comparison(limits.oma_identity, product_uuid) else None
+    vms, on_oma, snapshot_holders = await asyncio.gather(
         asker.ask("the VMs", "CloudStack", cloud.list_vms(_vm_ids(records, oma_vm_id, holders))),
+        asker.ask("what hangs on the OMA", "CloudStack", _volume_ids_of_vm(cloud, compared)),
         asker.ask("the VM snapshots", "CloudStack", _vm_snapshot_holders(cloud, holders)),
     )
     return Evidence(
@@ -54,7 +62,6 @@ async def collect_evidence(
         limits=limits,
         observed_at=observed_at,
         vm_snapshot_holders=() if isinstance(snapshot_holders, Unanswered) else tuple(snapshot_holders),
-        own_job_id=own_job_id,
     )
 
 
@@ -156,8 +163,3 @@ class _Asker:
         unanswered = Unanswered(question, asked, reason)
         self.unanswered.append(unanswered)
         return unanswered
-
-
-async def list_vms_now(cloud: Cloud, vm_ids: Sequence[str]) -> dict[str, CloudVm]:
-    """The VMs by id; raises `UpstreamError`."""
-    return {vm.id: vm for vm in await cloud.list_vms(list(vm_ids))} if vm_ids else {}

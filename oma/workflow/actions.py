@@ -1,0 +1,239 @@
+"""Runs actions: intent row, send, keep the remote id, wait, prove, commit; or takes up one that was begun before.
+
+A call whose answer was lost has an unknown outcome. It is looked for by its own id, never repeated blindly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from typing import Final
+
+from oma.domain.actions import Action, ActionKind, PlannedAction, Upstream
+from oma.domain.changes import ActionEnded, ActionSent, ActionSkipped, ActionStarted
+from oma.domain.errors import Code
+from oma.domain.states import ActionState
+from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.workflow.drivers import DRIVERS, Driver, expiry
+from oma.workflow.look import Verdict, settle
+from oma.workflow.run import Failure, Parked, Run, Stopped
+
+NEVER_ARRIVED: Final = frozenset({Fault.NOT_SENT, Fault.REFUSED})
+CLOUD_KINDS: Final = frozenset(
+    {ActionKind.STOP_VM, ActionKind.REVERT_SNAPSHOT, ActionKind.DELETE_SNAPSHOT, ActionKind.DESTROY_VM}
+)
+
+
+async def perform(run: Run, planned: Sequence[PlannedAction], *, in_order: bool = False) -> None:
+    """Runs the actions beside each other; those done before are left alone.
+
+    `in_order` submits them one after the other, without waiting for one to end. After the first failure nothing new
+    is begun; what was sent is followed to its end. Raises `Parked` with every failure, or `Stopped`.
+    """
+    crew = _Crew(run, in_order=in_order)
+    results = await asyncio.gather(
+        *(crew.run_one(one) for one in planned if not run.is_done(one)), return_exceptions=True
+    )
+    failures: list[Failure] = []
+    stopped = False
+    for result in results:
+        if isinstance(result, Parked):
+            failures.extend(result.failures)
+        elif isinstance(result, Stopped):
+            stopped = True
+        elif isinstance(result, BaseException):
+            raise result
+    if failures:
+        raise Parked(failures)
+    if stopped:
+        raise Stopped
+
+
+async def skip(run: Run, planned: PlannedAction, sentence: str, evidence: dict[str, object]) -> None:
+    """Journals that an action need not be done, with the evidence."""
+    action = replace(run.new_action(planned, ActionState.SKIPPED), evidence=dict(evidence), sentence=sentence)
+    await run.journal.write(ActionSkipped(action, sentence))
+    run.remember(action)
+
+
+class _Crew:
+    """The actions of one `perform`: a bound on how many at once, the order of sending, and whether one has failed."""
+
+    def __init__(self, run: Run, *, in_order: bool) -> None:
+        self._run = run
+        self._places = asyncio.Semaphore(run.tools.figures.parallel)
+        self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if in_order else nullcontext()
+        self._failed = False
+
+    async def run_one(self, planned: PlannedAction) -> None:
+        async with self._places:
+            try:
+                await self._run_one(planned)
+            except Parked:
+                self._failed = True
+                raise
+
+    async def _run_one(self, planned: PlannedAction) -> None:
+        run, driver = self._run, DRIVERS[planned.kind]
+        async with self._turn:
+            begun = run.find_action(planned)
+            if begun is not None and begun.state is ActionState.STARTED:
+                action, outcome = await _take_up(run, driver, begun)
+            elif self._failed or run.tools.stop.is_set():
+                raise Stopped
+            else:
+                action, outcome = await _begin(run, driver, planned)
+        if outcome is None:
+            outcome = await _follow(run, driver, action)
+        await _conclude(run, driver, action, outcome)
+
+
+async def _begin(run: Run, driver: Driver, planned: PlannedAction) -> tuple[Action, RemoteOutcome | None]:
+    action = replace(run.new_action(planned), expires_at=expiry(run))
+    await run.journal.write(ActionStarted(action, planned.sentence))
+    run.remember(action)
+    return await _send(run, driver, action)
+
+
+async def _send(run: Run, driver: Driver, action: Action) -> tuple[Action, RemoteOutcome | None]:
+    """Sends the call; a lost answer is looked for by the call's own id."""
+    try:
+        remote_id = await driver.submit(run, action)
+    except UpstreamError as error:
+        if error.fault is Fault.REFUSED:
+            return action, RemoteOutcome(RemoteStatus.REFUSED, error.upstream)
+        if error.fault is Fault.FAILED:
+            return action, RemoteOutcome(RemoteStatus.FAILED, error.upstream)
+        if error.fault is Fault.NOT_SENT:
+            raise await _fail(run, action, _code_of(error), f"{_did_not(action)}: it was never sent.", error) from error
+        found = await _look_for(run, driver, action, error)
+        if found.status is RemoteStatus.ABSENT:
+            raise await _fail(run, action, _code_of(error), f"{_did_not(action)} was answered.", error) from error
+        remote_id = action.id
+    action = run.remember(action.with_remote_id(remote_id, run.tools.clock.now()))
+    await run.journal.write(ActionSent(action.id, remote_id, f"{action.sentence.rstrip('.')}: sent as {remote_id}."))
+    return action, None
+
+
+async def _take_up(run: Run, driver: Driver, action: Action) -> tuple[Action, RemoteOutcome | None]:
+    """Goes on with an action whose intent was journaled by an earlier process."""
+    if action.remote_id is not None:
+        return action, None
+    try:
+        found = await driver.probe(run, action)
+    except UpstreamError as error:
+        raise await _fail(run, action, _code_of(error), "Whether it was sent can't be told.", error) from error
+    if found.status is not RemoteStatus.ABSENT:
+        action = run.remember(action.with_remote_id(action.id, run.tools.clock.now()))
+        await run.journal.write(ActionSent(action.id, action.id, "Found again after a restart by its own id."))
+        return action, None
+    if action.kind in CLOUD_KINDS:
+        sentence = "It was about to be sent when the daemon stopped; CloudStack does not know its id."
+        raise await _fail(run, action, Code.CLEANUP_FAILED, sentence, None)
+    return await _send(run, driver, action)
+
+
+async def _look_for(run: Run, driver: Driver, action: Action, lost: UpstreamError) -> RemoteOutcome:
+    """Asks for the call by its own id until somebody answers; raises `Parked` when nobody does."""
+    verdict = RemoteOutcome(RemoteStatus.ABSENT, lost.upstream)
+
+    async def ask() -> Verdict:
+        nonlocal verdict
+        verdict = await driver.probe(run, action)
+        return Verdict(proven=verdict.status is not RemoteStatus.ABSENT, sentence="")
+
+    await settle(run, ask, patience_s=run.tools.figures.settle_s)
+    return verdict
+
+
+async def _follow(run: Run, driver: Driver, action: Action) -> RemoteOutcome:
+    try:
+        return await driver.follow(run, action)
+    except UpstreamError as error:
+        sentence = f"{_did_not(action)}: how it ended can't be told, {error.upstream.system} does not answer."
+        raise await _fail(run, action, _code_of(error), sentence, error) from error
+
+
+async def _conclude(run: Run, driver: Driver, action: Action, outcome: RemoteOutcome) -> None:
+    """Proves the effect and journals the outcome; raises `Parked` when it is not proven, or was overdue."""
+    verdict = await settle(
+        run, lambda: driver.judge(run, action, outcome), patience_s=_patience_s(run, action, outcome)
+    )
+    if not verdict.proven:
+        raise await _not_proven(run, action, outcome, verdict)
+    await run.journal.write(
+        ActionEnded(action.id, ActionState.EXECUTED, verdict.sentence, {**verdict.evidence, **_answer(outcome)})
+    )
+    run.mark(action, ActionState.EXECUTED, verdict.sentence)
+    if outcome.overdue:
+        sentence = f"{verdict.sentence} It took longer than the {run.tools.figures.operation_timeout_s:.0f} s agreed."
+        raise Parked([Failure(Code.VOLUME_DAEMON_TIMEOUT, sentence, action.phase, action)])
+
+
+def _patience_s(run: Run, action: Action, outcome: RemoteOutcome) -> float:
+    """How long the effect may take to show. A refusal changed nothing, and a revert is judged by its job alone."""
+    if action.kind is ActionKind.REVERT_SNAPSHOT or outcome.status is RemoteStatus.REFUSED:
+        return 0.0
+    return run.tools.figures.settle_s
+
+
+async def _not_proven(run: Run, action: Action, outcome: RemoteOutcome, verdict: Verdict) -> Parked:
+    upstream = outcome.upstream
+    said = f" {upstream.system} said: {upstream.text}" if upstream is not None else ""
+    sentence = f"{_did_not(action)}. {verdict.sentence}{said}"
+    state = ActionState.EXECUTION_FAILED
+    failure = Failure(
+        Code.CLEANUP_FAILED,
+        sentence,
+        action.phase,
+        action,
+        upstream,
+        unknown=outcome.status is not RemoteStatus.REFUSED,
+        evidence=verdict.evidence,
+    )
+    await run.journal.write(ActionEnded(action.id, state, sentence, verdict.evidence, _error(failure)))
+    run.mark(action, state, sentence)
+    return Parked([failure])
+
+
+async def _fail(run: Run, action: Action, code: Code, sentence: str, error: UpstreamError | None) -> Parked:
+    upstream = error.upstream if error else None
+    full = f"{sentence} {upstream.system}: {upstream.text}" if upstream else sentence
+    failure = Failure(
+        code, full, action.phase, action, upstream, unknown=error is None or error.fault not in NEVER_ARRIVED
+    )
+    await run.journal.write(ActionEnded(action.id, ActionState.EXECUTION_FAILED, full, {}, _error(failure)))
+    run.mark(action, ActionState.EXECUTION_FAILED, full)
+    return Parked([failure])
+
+
+def _did_not(action: Action) -> str:
+    target = action.target
+    name = target.volume_name or target.volume_id or target.vm_id or target.snapshot_id
+    return f"{action.kind.value} of {name} did not come to a good end"
+
+
+def _answer(outcome: RemoteOutcome) -> dict[str, str]:
+    if outcome.upstream is None:
+        return {"job": outcome.status.value}
+    return {"job": outcome.status.value, "upstream": f"{outcome.upstream.code}: {outcome.upstream.text}"}
+
+
+def _error(failure: Failure) -> dict[str, object]:
+    upstream: Upstream | None = failure.upstream
+    return {
+        "code": failure.code.value,
+        "detail": failure.sentence,
+        "unknown": failure.unknown,
+        "upstream": upstream.as_json() if upstream else None,
+    }
+
+
+def _code_of(error: UpstreamError) -> Code:
+    """A broken answer is an error, no answer a time-out, told apart by who was asked."""
+    cloud = error.upstream.system == "CloudStack"
+    if error.fault in (Fault.NO_ANSWER, Fault.NOT_SENT):
+        return Code.CLOUDSTACK_TIMEOUT if cloud else Code.VOLUME_DAEMON_TIMEOUT
+    return Code.CLOUDSTACK_ERROR if cloud else Code.VOLUME_DAEMON_ERROR

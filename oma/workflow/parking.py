@@ -1,0 +1,99 @@
+"""A run that cannot go on by itself: its issues, its last words, and the journal's account of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oma.domain.actions import ActionKind, Target
+from oma.domain.changes import IssueOpened, JobEnded, StatusRestored, StepEnded
+from oma.domain.errors import Code, Refused
+from oma.domain.guidance import build_guidance
+from oma.domain.issues import Issue, Severity, due_time
+from oma.domain.states import IssueState, JobState, StepStatus
+from oma.workflow.run import Failure, Run
+
+
+async def park(run: Run, failures: tuple[Failure, ...]) -> str:
+    """Opens an issue per failure and parks the job, in one transaction; the VM stays `cleanup_required`."""
+    issues = [_build_issue(run, failure) for failure in failures]
+    first, issue = failures[0], issues[0]
+    sentence = f"parked: {first.sentence}"
+    await run.journal.write(
+        *(IssueOpened(one, f"Issue {one.id} opened: {one.title}") for one in issues),
+        StepEnded(run.phase, StepStatus.FAILED, first.sentence),
+        JobEnded(JobState.PARKED, sentence, error=_last_words(first, issue, issues)),
+    )
+    return sentence
+
+
+async def refuse(run: Run, refused: Refused) -> str:
+    """Ends a job whose guards refused before anything was touched; the VM gets its former status back."""
+    sentence = f"Nothing was touched: {refused.sentence}"
+    error = {"code": refused.code.value, "detail": refused.sentence, "phase": run.phase.value, **refused.fields}
+    await run.journal.write(
+        StepEnded(run.phase, StepStatus.FAILED, refused.sentence),
+        StatusRestored(run.plan.context_id, run.plan.former_status, f"Status back to {run.plan.former_status}."),
+        JobEnded(JobState.FAILED, sentence, error=error),
+    )
+    return sentence
+
+
+def _build_issue(run: Run, failure: Failure) -> Issue:
+    action = failure.action
+    now = run.tools.clock.now()
+    kind = action.kind if action else None
+    target = action.target if action else Target()
+    severity = _severity(failure, kind)
+    cause = action.id if action else f"{run.job.id}/{failure.phase.value}/{failure.sentence}"
+    return Issue(
+        id=run.tools.ids.new_id(),
+        cause=cause[:255],
+        job_id=run.job.id,
+        action_id=action.id if action else None,
+        context_id=run.plan.context_id,
+        vm_name=run.plan.vm_name,
+        kind=kind.value if kind else failure.phase.value,
+        code=failure.code.value,
+        severity=severity,
+        state=IssueState.OPEN,
+        title=failure.sentence,
+        target=target.as_json(),
+        evidence={**failure.evidence, "unknown": failure.unknown},
+        error=failure.upstream.as_json() if failure.upstream else None,
+        guidance=build_guidance(
+            kind, target, job_id=run.job.id, remote_id=(action.remote_id or action.id) if action else None
+        ),
+        opened_at=now,
+        due_at=due_time(severity, now),
+    )
+
+
+def _severity(failure: Failure, kind: ActionKind | None) -> Severity:
+    critical = kind is ActionKind.REVERT_SNAPSHOT or failure.sentence.startswith("Alarm:")
+    return Severity.CRITICAL if critical else Severity.STANDARD
+
+
+def _last_words(first: Failure, issue: Issue, issues: list[Issue]) -> dict[str, Any]:
+    action = first.action
+    return {
+        "code": first.code.value if first.code in PARKING_CODES else Code.CLEANUP_FAILED.value,
+        "detail": first.sentence,
+        "phase": first.phase.value,
+        "action": {"id": action.id, "kind": action.kind.value, "target": action.target.as_json()} if action else None,
+        "upstream": first.upstream.as_json() if first.upstream else None,
+        "issue_id": issue.id,
+        "issue_ids": [one.id for one in issues],
+        "guidance": list(issue.guidance),
+        "replica": "unknown",
+    }
+
+
+PARKING_CODES = frozenset(
+    {
+        Code.CLEANUP_FAILED,
+        Code.CLOUDSTACK_ERROR,
+        Code.CLOUDSTACK_TIMEOUT,
+        Code.VOLUME_DAEMON_ERROR,
+        Code.VOLUME_DAEMON_TIMEOUT,
+    }
+)

@@ -1,0 +1,251 @@
+"""From judged evidence to a plan: which actions, on what, in which order. Pure."""
+
+from __future__ import annotations
+
+from oma.domain.actions import ActionKind, PlannedAction, Target
+from oma.domain.evidence import Evidence
+from oma.domain.plan import Plan, TestVmPlan, VolumePlan
+from oma.domain.records import DiskRecord, FailoverRecord, VolumeRecord
+from oma.domain.states import PHASES, Phase, VolumePlace, phase_seq
+from oma.domain.world import CloudVolume, Mapping, Unanswered
+from oma.workflow.leftover import build_test_vm_plan, find_test_vm, place_of
+from oma.workflow.life import failover_life
+from oma.workflow.revert_need import revert_need
+from oma.workflow.snapshot_rules import choose_snapshot
+
+POWER_OFF_STEP = "source-vm-power-off"
+
+
+def build_plan(evidence: Evidence) -> Plan:
+    """The plan of a run whose evidence passed every guard; `evidence.config` is then known."""
+    records, context = evidence.records, evidence.records.context
+    if evidence.config is None:
+        raise ValueError("a plan is built only after the guards have passed")
+    oma_vm_id = evidence.config.oma_vm_id
+    test_vm = build_test_vm_plan(evidence)
+    volumes = _plan_volumes(evidence, oma_vm_id)
+    open_failovers = tuple(failover for failover in records.failovers if failover.is_open)
+    powered_off = any(_powered_source_off(evidence, failover) for failover in open_failovers)
+    return Plan(
+        context_id=context.context_id,
+        vm_name=context.vm_name,
+        former_status=context.current_status,
+        former_job_id=context.current_job_id,
+        oma_vm_id=oma_vm_id,
+        test_vm=test_vm,
+        volumes=volumes,
+        open_failover_ids=tuple(failover.id for failover in open_failovers),
+        open_joblog_ids=tuple(
+            log.job_id
+            for failover in open_failovers
+            if (log := records.joblog_of(failover)) is not None and log.status in ("pending", "running")
+        ),
+        actions=_plan_actions(volumes, oma_vm_id, test_vm, _tracked(evidence)),
+        observed=_observations(evidence, volumes, test_vm),
+        risks=_risks(volumes, test_vm, powered_off=powered_off),
+        source_powered_off=powered_off,
+    )
+
+
+def first_phase_problem(plan: Plan, phases: tuple[Phase, ...]) -> str | None:
+    """Why a run can't begin with these phases: an earlier one still has something to do. None when it can."""
+    chosen = [phase for phase in phases if phase is not Phase.ANALYZE]
+    if not chosen:
+        return None
+    for phase in PHASES[1:]:
+        if phase is chosen[0]:
+            return None
+        if any(action.phase is phase for action in plan.actions):
+            return (
+                f"phases begins with {chosen[0].value}, but {phase.value} is the first phase that is not yet proven; "
+                f"begin with {phase.value}."
+            )
+    return None
+
+
+def phases_problem(phases: tuple[Phase, ...]) -> str | None:
+    """Why this choice of phases is not allowed: a gap. None when it is."""
+    numbers = sorted({phase_seq(phase) for phase in phases if phase is not Phase.ANALYZE})
+    for number in range(numbers[0], numbers[-1]) if numbers else ():
+        if number not in numbers:
+            return f"phases leaves a gap: {PHASES[number - 1].value} is missing."
+    return None
+
+
+def _plan_volumes(evidence: Evidence, oma_vm_id: str) -> tuple[VolumePlan, ...]:
+    disks = {disk.ossea_volume_id: disk for disk in evidence.records.disks}
+    ordered = sorted(evidence.records.volumes, key=lambda volume: _disk_order(disks[volume.id]))
+    return tuple(
+        _plan_volume(evidence, volume, disks[volume.id], oma_vm_id=oma_vm_id, order=order)
+        for order, volume in enumerate(ordered)
+    )
+
+
+def _plan_volume(
+    evidence: Evidence, volume: VolumeRecord, disk: DiskRecord, *, oma_vm_id: str, order: int
+) -> VolumePlan:
+    facts = evidence.get_facts(volume.volume_id)
+    test_vm = find_test_vm(evidence)
+    place = place_of(facts, oma_vm_id, test_vm.id if test_vm else None)
+    if not isinstance(facts.cloud, CloudVolume):
+        raise TypeError("a plan is built only after the guards have passed")
+    need = revert_need(evidence, facts, place)
+    snapshot = choose_snapshot(evidence, facts.cloud).snapshot if need.needed else None
+    return VolumePlan(
+        volume_id=volume.volume_id,
+        name=volume.volume_name or facts.cloud.name,
+        size_bytes=facts.cloud.size_bytes,
+        disk_id=disk.disk_id,
+        order=order,
+        place=place,
+        vm_id=facts.cloud.vm_id,
+        device_id=facts.cloud.device_id,
+        is_root=facts.cloud.is_root,
+        mapping=_mapping_words(facts.mapping),
+        on_oma=facts.on_oma is True,
+        snapshot_id=snapshot.id if snapshot else None,
+        needs_revert=need.needed,
+        revert_reason=need.reason,
+    )
+
+
+def _disk_order(disk: DiskRecord) -> tuple[bool, int, str]:
+    """The system disk first, then by unit number."""
+    return (not disk.is_system_disk, disk.unit_number if disk.unit_number is not None else 1 << 16, disk.disk_id)
+
+
+def _mapping_words(mapping: Mapping | Unanswered | None) -> str:
+    if mapping is None:
+        return "detached"
+    if isinstance(mapping, Unanswered):
+        return "unknown"
+    return f"{mapping.operation_mode} at {mapping.device_path}"
+
+
+def _plan_actions(
+    volumes: tuple[VolumePlan, ...], oma_vm_id: str, test_vm: TestVmPlan | None, tracked: dict[str, list[str]]
+) -> tuple[PlannedAction, ...]:
+    actions: list[PlannedAction] = []
+    if test_vm is not None and test_vm.state == "Running":
+        actions.append(
+            PlannedAction(
+                Phase.DETACH,
+                ActionKind.STOP_VM,
+                Target(vm_id=test_vm.vm_id),
+                f"Stop the test VM {test_vm.name}, unforced.",
+            )
+        )
+    actions += [_detach(volume) for volume in volumes if will_be_detached(volume)]
+    actions += [_revert(volume) for volume in volumes if volume.needs_revert]
+    actions += [
+        PlannedAction(
+            Phase.SNAPSHOTS,
+            ActionKind.DELETE_SNAPSHOT,
+            Target(volume_id=volume.volume_id, volume_name=volume.name, snapshot_id=snapshot_id),
+            f"Delete snapshot {snapshot_id} of {volume.name} once every revert is proven.",
+        )
+        for volume in volumes
+        for snapshot_id in tracked.get(volume.volume_id, [])
+    ]
+    actions += [
+        PlannedAction(
+            Phase.REATTACH,
+            ActionKind.ATTACH_VOLUME,
+            Target(volume_id=volume.volume_id, volume_name=volume.name, vm_id=oma_vm_id),
+            f"Attach {volume.name} to the OMA.",
+        )
+        for volume in volumes
+        if will_be_detached(volume) or volume.place is VolumePlace.DETACHED
+    ]
+    if test_vm is not None and test_vm.state in ("Running", "Stopped"):
+        actions.append(
+            PlannedAction(
+                Phase.RESET,
+                ActionKind.DESTROY_VM,
+                Target(vm_id=test_vm.vm_id),
+                f"Destroy the leftover test VM {test_vm.name}; it is never expunged.",
+            )
+        )
+    actions.append(
+        PlannedAction(Phase.RESET, ActionKind.RESET_RECORDS, Target(), "Reset the records to ready_for_failover.")
+    )
+    return tuple(actions)
+
+
+def will_be_detached(volume: VolumePlan) -> bool:
+    """It hangs on the test VM, or on the OMA and has to be reverted (a revert wants it free)."""
+    return volume.place is VolumePlace.ON_TEST_VM or (volume.place is VolumePlace.ON_OMA and volume.needs_revert)
+
+
+def _detach(volume: VolumePlan) -> PlannedAction:
+    return PlannedAction(
+        Phase.DETACH,
+        ActionKind.DETACH_VOLUME,
+        Target(volume_id=volume.volume_id, volume_name=volume.name, vm_id=volume.vm_id),
+        f"Detach {volume.name} from {'the OMA' if volume.place is VolumePlace.ON_OMA else 'the test VM'}.",
+    )
+
+
+def _revert(volume: VolumePlan) -> PlannedAction:
+    return PlannedAction(
+        Phase.SNAPSHOTS,
+        ActionKind.REVERT_SNAPSHOT,
+        Target(volume_id=volume.volume_id, volume_name=volume.name, snapshot_id=volume.snapshot_id),
+        f"Revert {volume.name} to snapshot {volume.snapshot_id}: {volume.revert_reason}.",
+    )
+
+
+def _tracked(evidence: Evidence) -> dict[str, list[str]]:
+    """Volume id → its tracked snapshots that CloudStack still lists on it."""
+    tracked: dict[str, list[str]] = {}
+    for facts in evidence.snapshots:
+        listed = facts.cloud
+        if listed is None or isinstance(listed, Unanswered) or listed.volume_id != facts.volume_id:
+            continue
+        tracked.setdefault(facts.volume_id, []).append(facts.snapshot_id)
+    return tracked
+
+
+def _powered_source_off(evidence: Evidence, failover: FailoverRecord) -> bool:
+    log = evidence.records.joblog_of(failover)
+    return log is not None and POWER_OFF_STEP in log.step_names
+
+
+def _observations(evidence: Evidence, volumes: tuple[VolumePlan, ...], test_vm: TestVmPlan | None) -> tuple[str, ...]:
+    lines: list[str] = []
+    for failover in evidence.records.failovers:
+        if failover.is_open:
+            life = failover_life(evidence.records, failover, evidence.observed_at, evidence.limits)
+            lines.append(
+                f"The {failover.job_type} failover {failover.job_id} says {failover.status or 'nothing'}: "
+                f"{life.sentence}"
+            )
+    if test_vm is not None:
+        lines.append(f"The test VM {test_vm.name} is {test_vm.state}; known by {test_vm.known_by}.")
+    for volume in volumes:
+        revert = f"goes back to snapshot {volume.snapshot_id}" if volume.needs_revert else "needs no revert"
+        root = " as its root disk" if volume.is_root else ""
+        lines.append(
+            f"{volume.name} ({volume.disk_id}) is {volume.place.value}{root}; the Volume Daemon says {volume.mapping}; "
+            f"it {revert}: {volume.revert_reason}."
+        )
+    dead = [facts.snapshot_id for facts in evidence.snapshots if facts.cloud is None]
+    lines += [f"The tracked snapshot {snapshot_id} is no longer listed by CloudStack." for snapshot_id in dead]
+    return tuple(lines)
+
+
+def _risks(volumes: tuple[VolumePlan, ...], test_vm: TestVmPlan | None, *, powered_off: bool) -> tuple[str, ...]:
+    risks: list[str] = []
+    if powered_off:
+        risks.append("The source VM was powered off by this failover; start it in vCenter.")
+    reverts = sum(volume.needs_revert for volume in volumes)
+    if reverts:
+        risks.append(
+            f"{reverts} volume{'s lose' if reverts > 1 else ' loses'} everything written since the snapshot; from the "
+            "first revert on the way is forward only."
+        )
+    if test_vm is not None and test_vm.state == "Running":
+        risks.append(f"The test VM {test_vm.name} is running and will be stopped.")
+    if test_vm is not None and test_vm.state not in ("Running", "Stopped"):
+        risks.append(f"The test VM {test_vm.name} is {test_vm.state} and will be left as it is.")
+    return tuple(risks)

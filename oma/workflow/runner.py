@@ -1,0 +1,104 @@
+"""One claimed job: next phase, observe, act, verify, commit, until it has ended, parked or reached a safe point."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from oma.domain.changes import JobEnded, JobReleased, StepEnded, StepStarted
+from oma.domain.errors import Code, ConcurrentChange, LeaseLost, OmaError, Refusal, Refused
+from oma.domain.jobs import ClaimedJob
+from oma.domain.states import PHASES, JobState, Phase, Replica, StepStatus
+from oma.ports import UpstreamError
+from oma.workflow.parking import park, refuse
+from oma.workflow.phases import analyze, detach, reattach, reset, snapshots
+from oma.workflow.phases.outcome import PhaseOutcome
+from oma.workflow.run import Failure, Parked, Run, Stopped, Tools
+
+PHASE_RUNS: Final[dict[Phase, Callable[[Run], Awaitable[PhaseOutcome]]]] = {
+    Phase.ANALYZE: analyze.run,
+    Phase.DETACH: detach.run,
+    Phase.SNAPSHOTS: snapshots.run,
+    Phase.REATTACH: reattach.run,
+}
+"""Every phase but the last, which ends the job in its own transaction."""
+
+
+async def run_job(claimed: ClaimedJob, tools: Tools) -> str:
+    """Runs the job to its end, its park or a safe point, and says in a sentence how it went.
+
+    Raises `LeaseLost` when somebody else holds the job now, and `OmaError` `database_unavailable`; in both cases
+    whoever claims it next goes on from the journal. Any other exception is a fault of ours; the worker parks the job.
+    """
+    run = Run(claimed, tools)
+    try:
+        return await _drive(run)
+    except Stopped:
+        sentence = f"Stopped at a safe point in {run.phase.value}; the run goes on after the restart."
+        await run.journal.write(JobReleased(sentence))
+        return sentence
+    except Refused as refused:
+        return await refuse(run, refused)
+    except Parked as parked:
+        return await _end_badly(run, parked.failures)
+    except UpstreamError as error:
+        return await _end_badly(run, (_failure_of(run, error),))
+    except (LeaseLost, OmaError):
+        raise
+    except ConcurrentChange as error:
+        sentence = f"Somebody else changed a record of this run: {error}"
+        return await _end_badly(run, (Failure(Code.CLEANUP_FAILED, sentence, run.phase, unknown=True),))
+
+
+async def _drive(run: Run) -> str:
+    chosen = run.job.request.phases
+    for phase in PHASES:
+        run.phase = phase
+        if run.step_is_over(phase):
+            continue
+        if phase is not Phase.ANALYZE and phase not in chosen:
+            await run.journal.write(StepEnded(phase, StepStatus.SKIPPED, "Not asked for."))
+            continue
+        if run.tools.stop.is_set():
+            raise Stopped
+        await run.journal.write(StepStarted(phase, f"{phase.value} begins."))
+        if phase is Phase.RESET:
+            return await reset.run(run)
+        outcome = await PHASE_RUNS[phase](run)
+        await run.journal.write(StepEnded(phase, outcome.status, outcome.sentence))
+    return await _end_partial(run)
+
+
+async def _end_partial(run: Run) -> str:
+    """The phases asked for are done, the last one was not among them: the VM keeps `cleanup_required`."""
+    names = [phase.value for phase in run.job.request.phases if phase is not Phase.ANALYZE] or [Phase.ANALYZE.value]
+    sentence = f"Ran {', '.join(names)} for {run.plan.vm_name}; the VM is not cleaned up"
+    result = {
+        "partial": True,
+        "message": sentence,
+        "replica": Replica.UNKNOWN.value,
+        "next": f"Run the clean-up of {run.plan.vm_name} again; it goes on from here.",
+    }
+    await run.journal.write(JobEnded(JobState.COMPLETED, sentence, result=result))
+    return sentence
+
+
+async def _end_badly(run: Run, failures: tuple[Failure, ...]) -> str:
+    """Parks a run that has acted; one that has not touched anything is refused as `state_unknown` instead."""
+    if run.has_acted:
+        return await park(run, failures)
+    first = failures[0]
+    refusal = Refusal(
+        Code.STATE_UNKNOWN,
+        first.sentence,
+        "See that CloudStack and the Volume Daemon answer (oma doctor), then ask again.",
+        dict(first.evidence),
+    )
+    return await refuse(run, Refused((refusal,), vm_name=run.plan.vm_name))
+
+
+def _failure_of(run: Run, error: UpstreamError) -> Failure:
+    system = error.upstream.system
+    code = Code.CLOUDSTACK_TIMEOUT if system == "CloudStack" else Code.VOLUME_DAEMON_TIMEOUT
+    sentence = f"{system} did not answer in {run.phase.value}: {error.upstream.text}"
+    return Failure(code, sentence, run.phase, upstream=error.upstream)

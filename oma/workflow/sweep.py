@@ -1,0 +1,105 @@
+"""One question for many askers: looks at CloudStack and the OMA that many jobs want at once are asked together.
+
+An answer is only given to those who asked before the look began, so "a scan begun after the detach ended" stays true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan
+from oma.ports import Cloud, Volumes
+
+T = TypeVar("T")
+BATCH = 200
+"""Ids in one question: a CloudStack list of 200 UUIDs stays under the 8 kB that web servers take for a request line."""
+
+
+class Sweep(Generic[T]):
+    """Collects the ids that are asked for while a look is under way, and asks for them together in the next."""
+
+    def __init__(self, look: Callable[[Sequence[str]], Awaitable[Sequence[T]]], id_of: Callable[[T], str]) -> None:
+        self._look = look
+        self._id_of = id_of
+        self._waiting: list[tuple[frozenset[str], asyncio.Future[dict[str, T]]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def get(self, ids: Sequence[str]) -> list[T]:
+        """Those of the things that are listed, in the order asked; raises what the look raised."""
+        if not ids:
+            return []
+        answer: asyncio.Future[dict[str, T]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((frozenset(ids), answer))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        found = await answer
+        return [found[one] for one in ids if one in found]
+
+    async def _run(self) -> None:
+        await asyncio.sleep(0)
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting, []
+                await self._answer(asked)
+        finally:
+            self._running = None
+
+    async def _answer(self, asked: list[tuple[frozenset[str], asyncio.Future[dict[str, T]]]]) -> None:
+        ids = sorted(frozenset().union(*(one for one, _ in asked)))
+        try:
+            batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+            found = {self._id_of(item): item for batch in batches for item in await self._look(batch)}
+        except Exception as error:  # noqa: BLE001  # whatever went wrong belongs to every asker
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for _, answer in asked:
+            if not answer.done():
+                answer.set_result(found)
+
+
+class SweptCloud:
+    """`Cloud` whose lists of volumes, snapshots and VMs by id are swept; everything else passes through."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._volumes = Sweep[CloudVolume](cloud.list_volumes, lambda volume: volume.id)
+        self._snapshots = Sweep[CloudSnapshot](cloud.list_snapshots, lambda snapshot: snapshot.id)
+        self._vms = Sweep[CloudVm](cloud.list_vms, lambda vm: vm.id)
+        self.list_volumes = self._volumes.get
+        self.list_snapshots = self._snapshots.get
+        self.list_vms = self._vms.get
+        self.list_volumes_of_vm = cloud.list_volumes_of_vm
+        self.list_vm_snapshot_holders = Sweep[str](cloud.list_vm_snapshot_holders, str).get
+        self.submit_stop_vm = cloud.submit_stop_vm
+        self.submit_destroy_vm = cloud.submit_destroy_vm
+        self.submit_revert = cloud.submit_revert
+        self.submit_delete_snapshot = cloud.submit_delete_snapshot
+        self.wait_job = cloud.wait_job
+        self.query_job = cloud.query_job
+        self.check = cloud.check
+
+
+class SweptVolumes:
+    """`Volumes` whose device scans are shared."""
+
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+        self._scans = Sweep[DeviceScan](self._scan, lambda _: _SCAN)
+        self.find_mapping = volumes.find_mapping
+        self.submit_attach = volumes.submit_attach
+        self.submit_detach = volumes.submit_detach
+        self.wait_operation = volumes.wait_operation
+        self.check = volumes.check
+
+    async def scan_devices(self) -> DeviceScan:
+        (scan,) = await self._scans.get([_SCAN])
+        return scan
+
+    async def _scan(self, _: Sequence[str]) -> Sequence[DeviceScan]:
+        return [await self._volumes.scan_devices()]
+
+
+_SCAN = "scan"
