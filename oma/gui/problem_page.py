@@ -1,0 +1,129 @@
+"""Problem documents, shown as pages to people who asked for a page.
+
+The status and the code are decided where problem documents are made; here they only get human words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from multidict import CIMultiDict
+
+from oma.domain.errors import Code
+from oma.gui import urls
+from oma.gui.confirm import evidence_words
+from oma.gui.rendering import Renderer
+
+PROBLEM_TYPE: Final = "application/problem+json"
+OWN_HEADERS: Final = frozenset({"content-type", "content-length", "transfer-encoding"})
+API_PREFIX: Final = "/api/"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownReason:
+    title: str
+    sentence: str
+    next_step: str
+    evidence: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownProblem:
+    """A problem in human words. `back_url` leads to where the person can go on."""
+
+    status: int
+    title: str
+    sentence: str
+    next_step: str
+    code: str
+    correlation_id: str
+    reasons: tuple[ShownReason, ...]
+    back_url: str
+    back_words: str
+    job_url: str | None
+
+
+def show_problems_as_pages(renderer: Renderer) -> Middleware:
+    """The outermost middleware: API clients keep their documents, browsers on our pages get a page."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not wants_page(request):
+            return await handler(request)
+        response = await handler(request)
+        if response.content_type != PROBLEM_TYPE or not isinstance(response, web.Response):
+            return response
+        problem = build_problem(_document(response), response.status, request.path)
+        page = renderer.page("problem.html", status=response.status, problem=problem)
+        for name, value in CIMultiDict(response.headers).items():
+            if name.lower() not in OWN_HEADERS and name not in page.headers:
+                page.headers[name] = value
+        return page
+
+    return middleware
+
+
+def wants_page(request: web.Request) -> bool:
+    """Whether a person with a browser asked, and not for the API."""
+    return not request.path.startswith(API_PREFIX) and "text/html" in request.headers.get("Accept", "")
+
+
+def build_problem(document: dict[str, Any], status: int, path: str) -> ShownProblem:
+    code = str(document.get("code", ""))
+    sentence, next_step = str(document.get("detail", "")), str(document.get("next", ""))
+    if status == HTTPStatus.NOT_FOUND and code not in (Code.VM_NOT_FOUND.value, Code.JOB_NOT_FOUND.value):
+        sentence = "There is no page at this address."
+        next_step = "The estate lists every VM."
+    back_url, back_words = _way_back(path)
+    job_id = document.get("job_id")
+    return ShownProblem(
+        status=status,
+        title=str(document.get("title", "Something went wrong")),
+        sentence=sentence,
+        next_step=next_step,
+        code=code,
+        correlation_id=str(document.get("correlation_id", "")),
+        reasons=_further_reasons(document),
+        back_url=back_url,
+        back_words=back_words,
+        job_url=urls.job_url(job_id) if isinstance(job_id, str) and code != Code.JOB_NOT_FOUND.value else None,
+    )
+
+
+def _further_reasons(document: dict[str, Any]) -> tuple[ShownReason, ...]:
+    """All refusals; one alone is told by the document's own sentence."""
+    refusals = document.get("refusals")
+    if not isinstance(refusals, list) or len(refusals) <= 1:
+        return ()
+    return tuple(
+        ShownReason(
+            title=str(refusal.get("code", "")).replace("_", " "),
+            sentence=str(refusal.get("detail", "")),
+            next_step=str(refusal.get("next", "")),
+            evidence=evidence_words(refusal.get("evidence") or {}),
+        )
+        for refusal in refusals
+        if isinstance(refusal, dict)
+    )
+
+
+def _way_back(path: str) -> tuple[str, str]:
+    if path.startswith("/vms/"):
+        return path, "Look at the plan again"
+    return "/", "Back to the estate"
+
+
+def _document(response: web.Response) -> dict[str, Any]:
+    try:
+        document = json.loads(response.text or "")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
