@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
@@ -22,6 +21,8 @@ from oma.gui.rendering import Renderer
 
 PROBLEM_TYPE: Final = "application/problem+json"
 OWN_HEADERS: Final = frozenset({"content-type", "content-length", "transfer-encoding"})
+NO_SUCH_ADDRESS: Final = "not_found"
+"""The code of an address that no route has; an unknown VM or job has a code of its own."""
 API_PREFIX: Final = "/api/"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,7 +80,7 @@ def wants_page(request: web.Request) -> bool:
 def build_problem(document: dict[str, Any], status: int, path: str) -> ShownProblem:
     code = str(document.get("code", ""))
     sentence, next_step = str(document.get("detail", "")), str(document.get("next", ""))
-    if status == HTTPStatus.NOT_FOUND and code not in (Code.VM_NOT_FOUND.value, Code.JOB_NOT_FOUND.value):
+    if code == NO_SUCH_ADDRESS:
         sentence = "There is no page at this address."
         next_step = "The estate lists every VM."
     back_url, back_words = _way_back(path)

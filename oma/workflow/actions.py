@@ -18,6 +18,7 @@ from oma.domain.states import ActionState
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from oma.workflow.drivers import DRIVERS, Driver, expiry
 from oma.workflow.look import Verdict, settle
+from oma.workflow.retry import build_sending_policy
 from oma.workflow.run import Failure, Parked, Run, Stopped
 
 NEVER_ARRIVED: Final = frozenset({Fault.NOT_SENT, Fault.REFUSED})
@@ -100,7 +101,7 @@ async def _begin(run: Run, driver: Driver, planned: PlannedAction) -> tuple[Acti
 async def _send(run: Run, driver: Driver, action: Action) -> tuple[Action, RemoteOutcome | None]:
     """Sends the call; a lost answer is looked for by the call's own id."""
     try:
-        remote_id = await driver.submit(run, action)
+        remote_id: str = await build_sending_policy(run.tools.clock)(driver.submit, run, action)
     except UpstreamError as error:
         if error.fault is Fault.REFUSED:
             return action, RemoteOutcome(RemoteStatus.REFUSED, error.upstream)
