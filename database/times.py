@@ -1,0 +1,177 @@
+"""Times in the database: aware and in UTC here, whatever the column holds there.
+
+Own tables keep UTC with microseconds. In the tables of existing installations a `TIMESTAMP` column is read and
+written with the session at `+00:00`, so that it is UTC; a `DATETIME` column holds the appliance's local time, because
+the driver of those installations runs with `loc=Local`. Which of the two a column is, only the server knows:
+`find_local_columns` asks it, and `set_legacy_times` tells the columns of that engine.
+
+Tables that we create ourselves have `TIMESTAMP(6)` in those places, which both sides read alike, so a database of ours
+needs no zone at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import DateTime, Dialect, text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+MYSQL_DIALECTS = frozenset({"mysql", "mariadb"})
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyTimes:
+    """Which columns (`table.column`) hold local time, and of which zone."""
+
+    zone: ZoneInfo
+    local_columns: frozenset[str]
+
+
+_LEGACY_TIMES: WeakKeyDictionary[Dialect, LegacyTimes] = WeakKeyDictionary()
+
+
+def set_legacy_times(dialect: Dialect, times: LegacyTimes) -> None:
+    """Every engine has a dialect of its own; from now on its columns follow `times`."""
+    _LEGACY_TIMES[dialect] = times
+
+
+def find_local_columns(connection: Connection) -> frozenset[str]:
+    """`table.column` of every DATETIME column outside our own tables; only MariaDB has any."""
+    if connection.dialect.name not in MYSQL_DIALECTS:
+        return frozenset()
+    rows = connection.execute(
+        text(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() AND data_type = 'datetime'"
+        )
+    )
+    return frozenset(f"{table}.{column}" for table, column in rows if not is_own_table(table))
+
+
+def is_own_table(table: str) -> bool:
+    return table.startswith(("oma_", "volume_daemon_"))
+
+
+def find_system_zone(connection: Connection) -> str | None:
+    """The server's `@@system_time_zone` where it names a zone that we know; it may be an abbreviation like `CEST`."""
+    if connection.dialect.name not in MYSQL_DIALECTS:
+        return None
+    value = connection.execute(text("SELECT @@system_time_zone")).scalar()
+    return None if value is None else str(value)
+
+
+def read_clock(connection: Connection) -> datetime:
+    """The database's own clock, by which leases are measured: microseconds on MariaDB, milliseconds on SQLite."""
+    if connection.dialect.name in MYSQL_DIALECTS:
+        return as_utc(connection.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one())
+    value = connection.execute(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
+    return as_utc(datetime.fromisoformat(value))
+
+
+def as_utc(value: datetime) -> datetime:
+    """A naive value is taken for UTC."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def local_to_utc(value: datetime, zone: ZoneInfo) -> datetime:
+    """The later meaning of a local time, where clocks repeat an hour or leave one out.
+
+    Later is younger, and later than a snapshot: the more dangerous meaning of the two.
+    """
+    return max(value.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+
+
+def is_ambiguous(value: datetime, zone: ZoneInfo) -> bool:
+    """Whether a naive local time has two meanings."""
+    offsets = {value.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
+    return len(offsets) > 1
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time of our own tables: UTC, microseconds, aware on the Python side."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in MYSQL_DIALECTS:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
+        return None if value is None else _naive_utc(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
+        return _read(value)
+
+
+class LegacyTime(TypeDecorator[datetime]):
+    """A time of a table that existing installations have. `place` is `table.column`; the table's builder sets it."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def __init__(self, place: str = "") -> None:
+        super().__init__()
+        self.place = place
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in MYSQL_DIALECTS:
+            return dialect.type_descriptor(mysql.TIMESTAMP(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        zone = self._zone(dialect)
+        return _naive_utc(value) if zone is None else value.astimezone(zone).replace(tzinfo=None, fold=0)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        zone = self._zone(dialect)
+        if zone is None or not isinstance(value, datetime):
+            return _read(value)
+        return local_to_utc(value, zone)
+
+    def _zone(self, dialect: Dialect) -> ZoneInfo | None:
+        times = _LEGACY_TIMES.get(dialect)
+        return times.zone if times is not None and self.place in times.local_columns else None
+
+
+def _naive_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        message = f"a time without a zone cannot be stored: {value!r}"
+        raise ValueError(message)
+    return value.astimezone(UTC).replace(tzinfo=None)
+
+
+def _read(value: Any) -> datetime | None:
+    """Also what other programs left: PyMySQL hands out a zero date as text, and it means no time."""
+    if isinstance(value, datetime):
+        return as_utc(value)
+    return None
+
+
+class CurrentTime(FunctionElement[datetime]):
+    """The server default of a time column, with the precision that the column has."""
+
+    inherit_cache = True
+    name = "current_time_with_precision"
+
+
+@compiles(CurrentTime)
+def _current_time(_element: CurrentTime, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+@compiles(CurrentTime, "mysql", "mariadb")
+def _current_time_of_mariadb(_element: CurrentTime, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CURRENT_TIMESTAMP(6)"

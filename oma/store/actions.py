@@ -1,0 +1,185 @@
+"""`oma_actions`: every call that changes the world, its intent first. Transitions are those of `ACTION_TRANSITIONS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy.engine import Connection, RowMapping
+
+from database.tables import oma_actions, oma_jobs
+from oma.domain.actions import Action, ActionKind, Target
+from oma.domain.errors import ConcurrentChange
+from oma.domain.states import ACTION_TRANSITIONS, ActionState, JobState, Phase
+from oma.store.batches import group
+
+
+def list_actions(connection: Connection, job_id: str) -> list[Action]:
+    query = select(oma_actions).where(oma_actions.c.job_id == job_id).order_by(oma_actions.c.seq, oma_actions.c.id)
+    return [build_action(row) for row in connection.execute(query).mappings()]
+
+
+def list_proven(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Action]]:
+    """Context → the EXECUTED actions of its partial runs since its last complete one, oldest first."""
+    wanted = sorted(set(context_ids))
+    if not wanted:
+        return {}
+    jobs = oma_jobs.c
+    ended_well = and_(jobs.context_id.in_(wanted), jobs.state == JobState.COMPLETED.value)
+    complete = (
+        select(jobs.context_id, func.max(jobs.created_at).label("last"))
+        .where(and_(ended_well, jobs.partial.is_(False)))
+        .group_by(jobs.context_id)
+        .subquery("complete")
+    )
+    query = (
+        select(jobs.context_id, oma_actions)
+        .join_from(oma_jobs, oma_actions, oma_actions.c.job_id == jobs.id)
+        .outerjoin(complete, complete.c.context_id == jobs.context_id)
+        .where(
+            and_(
+                ended_well,
+                jobs.partial.is_(True),
+                or_(complete.c.last.is_(None), jobs.created_at > complete.c.last),
+                oma_actions.c.state == ActionState.EXECUTED.value,
+            )
+        )
+        .order_by(jobs.created_at, jobs.id, oma_actions.c.seq, oma_actions.c.id)
+    )
+    rows = connection.execute(query).mappings()
+    grouped = group(((row["context_id"], build_action(row)) for row in rows), lambda pair: str(pair[0]))
+    return {context_id: [action for _context, action in pairs] for context_id, pairs in grouped.items()}
+
+
+def start_action(connection: Connection, action: Action, sentence: str, at: datetime) -> None:
+    """Inserts the intent, or starts the action again under a higher attempt."""
+    if action.state is not ActionState.STARTED:
+        raise ConcurrentChange(f"the intent of action {action.id} is to be STARTED, not {action.state.value}")
+    row = _find(connection, action.job_id, action.id)
+    if row is None:
+        _insert(connection, action, sentence, at)
+        return
+    former = ActionState(row["state"])
+    if ActionState.STARTED not in ACTION_TRANSITIONS[former]:
+        raise _not_allowed(action.id, former, ActionState.STARTED)
+    again = row["attempt"] + (0 if former is ActionState.PLANNED else 1)
+    if action.attempt < again:
+        raise ConcurrentChange(f"action {action.id} is at attempt {row['attempt']} already, asked was {action.attempt}")
+    _change(connection, action.id, former, at, **_values(action, sentence))
+
+
+def skip_action(connection: Connection, action: Action, sentence: str, at: datetime) -> None:
+    """Inserts it in its end state, or skips one that was only planned."""
+    if action.state is not ActionState.SKIPPED:
+        raise ConcurrentChange(f"action {action.id} is to be SKIPPED, not {action.state.value}")
+    row = _find(connection, action.job_id, action.id)
+    if row is None:
+        _insert(connection, action, sentence, at)
+        return
+    former = ActionState(row["state"])
+    if ActionState.SKIPPED not in ACTION_TRANSITIONS[former]:
+        raise _not_allowed(action.id, former, ActionState.SKIPPED)
+    _change(connection, action.id, former, at, **_values(action, sentence))
+
+
+def change_started(connection: Connection, job_id: str, action_id: str, at: datetime, **values: Any) -> RowMapping:
+    """Sets something on an action that is STARTED, which keeps saying what it is about; returns its row as it was."""
+    row = get_row(connection, job_id, action_id)
+    former = ActionState(row["state"])
+    if former is not ActionState.STARTED:
+        raise ConcurrentChange(f"action {action_id} is {former.value}, no longer STARTED")
+    _change(connection, action_id, former, at, **values)
+    return row
+
+
+def end_action(
+    connection: Connection, job_id: str, action_id: str, state: ActionState, at: datetime, **values: Any
+) -> RowMapping:
+    """The proven outcome; returns the row as it was."""
+    row = get_row(connection, job_id, action_id)
+    former = ActionState(row["state"])
+    if state not in ACTION_TRANSITIONS[former]:
+        raise _not_allowed(action_id, former, state)
+    _change(connection, action_id, former, at, state=state.value, ended_at=at, **values)
+    return row
+
+
+def get_row(connection: Connection, job_id: str, action_id: str) -> RowMapping:
+    row = _find(connection, job_id, action_id)
+    if row is None:
+        raise ConcurrentChange(f"job {job_id} has no action {action_id}")
+    return row
+
+
+def _find(connection: Connection, job_id: str, action_id: str) -> RowMapping | None:
+    query = select(oma_actions).where(oma_actions.c.id == action_id).with_for_update()
+    row = connection.execute(query).mappings().first()
+    if row is not None and row["job_id"] != job_id:
+        raise ConcurrentChange(f"action {action_id} belongs to job {row['job_id']}, not to {job_id}")
+    return row
+
+
+def _change(connection: Connection, action_id: str, former: ActionState, at: datetime, **values: Any) -> None:
+    """The row was read under a lock that lasts to the commit, so that its state is still the one that was judged."""
+    connection.execute(
+        update(oma_actions)
+        .where(and_(oma_actions.c.id == action_id, oma_actions.c.state == former.value))
+        .values(updated_at=at, **values)
+    )
+
+
+def _insert(connection: Connection, action: Action, sentence: str, at: datetime) -> None:
+    connection.execute(
+        insert(oma_actions).values(
+            id=action.id,
+            job_id=action.job_id,
+            phase=action.phase.value,
+            seq=action.seq,
+            kind=action.kind.value,
+            target=action.target.as_json(),
+            updated_at=at,
+            **_values(action, sentence),
+        )
+    )
+
+
+def _values(action: Action, sentence: str) -> dict[str, Any]:
+    return {
+        "state": action.state.value,
+        "attempt": action.attempt,
+        "remote_id": action.remote_id,
+        "intent_at": action.intent_at,
+        "expires_at": action.expires_at,
+        "sent_at": action.sent_at,
+        "ended_at": action.ended_at,
+        "evidence": action.evidence,
+        "error": action.error,
+        "sentence": sentence,
+    }
+
+
+def _not_allowed(action_id: str, former: ActionState, state: ActionState) -> ConcurrentChange:
+    return ConcurrentChange(f"action {action_id} is {former.value}; it cannot become {state.value}")
+
+
+def build_action(row: RowMapping) -> Action:
+    return Action(
+        id=row["id"],
+        job_id=row["job_id"],
+        phase=Phase(row["phase"]),
+        seq=row["seq"],
+        kind=ActionKind(row["kind"]),
+        target=Target.from_json(row["target"]),
+        state=ActionState(row["state"]),
+        attempt=row["attempt"],
+        remote_id=row["remote_id"],
+        intent_at=row["intent_at"],
+        expires_at=row["expires_at"],
+        sent_at=row["sent_at"],
+        ended_at=row["ended_at"],
+        evidence=row["evidence"] or {},
+        error=row["error"],
+        sentence=row["sentence"],
+    )

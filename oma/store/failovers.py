@@ -1,0 +1,159 @@
+"""`failover_jobs` and the JobLog rows that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
+from sqlalchemy.engine import Connection
+
+from database.tables import failover_jobs, job_steps, job_tracking, log_events
+from oma.domain.errors import ConcurrentChange
+from oma.domain.records import FailoverRecord, JobLogRecord
+from oma.store.batches import group, rows_for
+
+NEWEST_KEPT = 50
+"""Ended failovers read per VM, newest first; open ones are all read. Older ones decide nothing."""
+
+CLOSED = ("completed", "failed")
+
+
+def _is_open() -> ColumnElement[bool]:
+    """As `FailoverRecord.is_open`: any other status, the empty one and NULL included."""
+    return or_(failover_jobs.c.status.is_(None), not_(failover_jobs.c.status.in_(CLOSED)))
+
+
+def list_failovers(connection: Connection, context_ids: Iterable[str]) -> list[FailoverRecord]:
+    """Newest first."""
+    table = failover_jobs.c
+    order = (table.created_at.desc(), table.id.desc())
+    place = func.row_number().over(partition_by=table.vm_context_id, order_by=order).label("place")
+    wanted = sorted(set(context_ids))
+    if not wanted:
+        return []
+    ranked = select(table.id, place).where(table.vm_context_id.in_(wanted)).subquery("ranked")
+    query = (
+        select(
+            table.id,
+            table.vm_context_id,
+            table.job_id,
+            table.job_type,
+            table.status,
+            table.destination_vm_id,
+            table.ossea_snapshot_id,
+            table.source_vm_name,
+            table.error_message,
+            table.created_at,
+            table.started_at,
+            table.updated_at,
+            table.completed_at,
+        )
+        .join_from(failover_jobs, ranked, table.id == ranked.c.id)
+        .where(or_(ranked.c.place <= NEWEST_KEPT, _is_open()))
+        .order_by(*order)
+    )
+    return [
+        FailoverRecord(
+            id=row["id"],
+            context_id=row["vm_context_id"],
+            job_id=row["job_id"],
+            job_type=row["job_type"] or "",
+            status=row["status"] or "",
+            destination_vm_id=row["destination_vm_id"] or None,
+            ossea_snapshot_id=row["ossea_snapshot_id"] or None,
+            source_vm_name=row["source_vm_name"],
+            error_message=row["error_message"],
+            created_at=row["created_at"],
+            started_at=row["started_at"],
+            updated_at=row["updated_at"],
+            completed_at=row["completed_at"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def list_joblog(connection: Connection, job_ids: Sequence[str]) -> list[JobLogRecord]:
+    """The `job_tracking` rows of these ids, with their steps' names and their last sign of life: a step or a line."""
+    steps = select(
+        job_steps.c.job_id, job_steps.c.name, job_steps.c.seq, job_steps.c.started_at, job_steps.c.completed_at
+    ).order_by(job_steps.c.job_id, job_steps.c.seq)
+    steps_of = group(rows_for(connection, steps, job_steps.c.job_id, job_ids), lambda row: str(row["job_id"]))
+    lines = select(log_events.c.job_id, func.max(log_events.c.ts).label("last")).group_by(log_events.c.job_id)
+    last_line = {row["job_id"]: row["last"] for row in rows_for(connection, lines, log_events.c.job_id, job_ids)}
+    jobs = select(job_tracking.c.id, job_tracking.c.status, job_tracking.c.job_type, job_tracking.c.operation)
+    records = []
+    for row in rows_for(connection, jobs, job_tracking.c.id, job_ids):
+        own_steps = steps_of.get(row["id"], [])
+        times = [step[key] for step in own_steps for key in ("started_at", "completed_at")]
+        times.append(last_line.get(row["id"]))
+        records.append(
+            JobLogRecord(
+                job_id=row["id"],
+                status=row["status"] or "",
+                job_type=row["job_type"] or "",
+                operation=row["operation"] or "",
+                step_names=tuple(step["name"] for step in own_steps),
+                last_activity_at=max((at for at in times if at is not None), default=None),
+            )
+        )
+    return records
+
+
+def fail_open_failovers(
+    connection: Connection, context_id: str, failover_ids: Sequence[int], reason: str, at: datetime
+) -> None:
+    """Ends these as failed; what they said about their own error stays in front of our reason.
+
+    Raises `ConcurrentChange` where the VM's open failovers are no longer exactly these: somebody else began or ended
+    one meanwhile.
+    """
+    table = failover_jobs.c
+    query = (
+        select(table.id, table.error_message)
+        .where(and_(table.vm_context_id == context_id, _is_open()))
+        .with_for_update()
+    )
+    found = {row.id: row.error_message for row in connection.execute(query)}
+    if found.keys() != set(failover_ids):
+        raise ConcurrentChange(
+            f"the open failovers of {context_id} are {sorted(found)}, no longer {sorted(failover_ids)}"
+        )
+    for failover_id, message in found.items():
+        connection.execute(
+            update(failover_jobs)
+            .where(table.id == failover_id)
+            .values(
+                status="failed",
+                error_message=f"{message}; {reason}" if message else reason,
+                completed_at=at,
+                updated_at=at,
+            )
+        )
+
+
+def forget_snapshots(connection: Connection, context_id: str, snapshot_ids: Sequence[str], at: datetime) -> None:
+    if snapshot_ids:
+        connection.execute(
+            update(failover_jobs)
+            .where(
+                and_(failover_jobs.c.vm_context_id == context_id, failover_jobs.c.ossea_snapshot_id.in_(snapshot_ids))
+            )
+            .values(ossea_snapshot_id="", updated_at=at)
+        )
+
+
+def fail_open_joblog(connection: Connection, job_ids: Sequence[str], reason: str, at: datetime) -> None:
+    """Ends these `job_tracking` rows and their running steps as failed; no row goes, ended ones stay as they are."""
+    if not job_ids:
+        return
+    connection.execute(
+        update(job_tracking)
+        .where(and_(job_tracking.c.id.in_(job_ids), job_tracking.c.status.in_(("pending", "running"))))
+        .values(status="failed", error_message=reason, completed_at=at, updated_at=at)
+    )
+    connection.execute(
+        update(job_steps)
+        .where(and_(job_steps.c.job_id.in_(job_ids), job_steps.c.status == "running"))
+        .values(status="failed", error_message=reason, completed_at=at)
+    )

@@ -1,0 +1,215 @@
+"""Our runs in the JobLog: `job_tracking`, `job_steps` and `log_events`, in the form that existing installations read.
+
+There is one `job_steps` row per phase and job, `seq` 1 to 5; a later attempt of the phase sets the same row to running
+again, and its `metadata` counts the attempts. `started_at` is always given, because installations differ in whether it
+may be empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy.engine import Connection, RowMapping
+
+from database.tables import job_steps, job_tracking, log_events
+from oma.domain.changes import JobQueued, StepEnded
+from oma.domain.jobs import OPERATION, LogLine, Step
+from oma.domain.states import PHASES, Phase, StepStatus, phase_seq
+from oma.ports import Page
+from oma.store.cursors import build_page, decode_cursor, encode_cursor
+from oma.store.events import Draft
+
+LOG_NAME = "log"
+PERCENT_PER_PHASE = 100 // len(PHASES)
+
+
+def insert_job(connection: Connection, queued: JobQueued) -> None:
+    connection.execute(
+        insert(job_tracking).values(
+            id=queued.job_id,
+            job_type="cleanup",
+            operation=OPERATION,
+            status="pending",
+            metadata={
+                "vm_name": queued.plan.vm_name,
+                "correlation_id": queued.correlation_id,
+                "plan_digest": queued.plan.digest,
+                "phases": queued.request.get("phases"),
+            },
+            percent_complete=0,
+            owner=queued.requested_by,
+            context_id=queued.plan.context_id,
+            job_category="failover",
+            started_at=queued.at,
+            created_at=queued.at,
+            updated_at=queued.at,
+        )
+    )
+
+
+def change_job(connection: Connection, job_id: str, at: datetime, **values: Any) -> None:
+    connection.execute(update(job_tracking).where(job_tracking.c.id == job_id).values(updated_at=at, **values))
+
+
+def start_step(connection: Connection, job_id: str, phase: Phase, at: datetime) -> None:
+    row = _find_step(connection, job_id, phase)
+    if row is None:
+        _insert_step(
+            connection, job_id, phase, status=StepStatus.RUNNING.value, started_at=at, metadata={"attempts": 1}
+        )
+        return
+    metadata = _metadata_of(row)
+    attempts = int(metadata.get("attempts", 1)) + 1
+    connection.execute(
+        update(job_steps)
+        .where(job_steps.c.id == row["id"])
+        .values(
+            status=StepStatus.RUNNING.value,
+            completed_at=None,
+            error_message=None,
+            metadata={**metadata, "attempts": attempts, "attempt_started_at": at},
+        )
+    )
+
+
+def end_step(connection: Connection, job_id: str, ended: StepEnded, at: datetime) -> None:
+    """Also raises the job's percentage, a fifth for each phase that is done."""
+    phase, status, sentence, metadata = ended.phase, ended.status, ended.sentence, ended.metadata
+    error = sentence if status is StepStatus.FAILED else None
+    row = _find_step(connection, job_id, phase)
+    if row is None:
+        _insert_step(
+            connection,
+            job_id,
+            phase,
+            status=status.value,
+            started_at=at,
+            completed_at=at,
+            error_message=error,
+            metadata={**metadata, "sentence": sentence},
+        )
+    else:
+        connection.execute(
+            update(job_steps)
+            .where(job_steps.c.id == row["id"])
+            .values(
+                status=status.value,
+                completed_at=at,
+                error_message=error,
+                metadata={**_metadata_of(row), **metadata, "sentence": sentence},
+            )
+        )
+    if status in (StepStatus.COMPLETED, StepStatus.SKIPPED):
+        _raise_percent(connection, job_id, PERCENT_PER_PHASE * phase_seq(phase))
+
+
+def _raise_percent(connection: Connection, job_id: str, percent: int) -> None:
+    """Never downwards: a resumed run looks again at what it has behind it."""
+    table = job_tracking.c
+    connection.execute(
+        update(job_tracking)
+        .where(and_(table.id == job_id, or_(table.percent_complete.is_(None), table.percent_complete < percent)))
+        .values(percent_complete=percent)
+    )
+
+
+def fail_running_steps(connection: Connection, job_id: str, reason: str, at: datetime) -> None:
+    """A run that ends badly leaves no step running."""
+    connection.execute(
+        update(job_steps)
+        .where(and_(job_steps.c.job_id == job_id, job_steps.c.status == StepStatus.RUNNING.value))
+        .values(status=StepStatus.FAILED.value, completed_at=at, error_message=reason)
+    )
+
+
+def add_lines(connection: Connection, job_id: str, drafts: Sequence[Draft], at: datetime) -> None:
+    """One line for each sentence, at the step that it belongs to."""
+    if not drafts:
+        return
+    steps: dict[str, int] = {}
+    if any(draft.phase is not None for draft in drafts):
+        # A locking read also sees the steps that a former holder committed after this transaction's snapshot.
+        query = select(job_steps.c.name, job_steps.c.id).where(job_steps.c.job_id == job_id).with_for_update()
+        steps = {row.name: row.id for row in connection.execute(query)}
+    connection.execute(
+        insert(log_events),
+        [
+            {
+                "job_id": job_id,
+                "step_id": None if draft.phase is None else steps.get(draft.phase.value),
+                "level": draft.level.value,
+                "message": draft.sentence,
+                "attrs": {"event": draft.type.value, **draft.data},
+                "ts": at,
+            }
+            for draft in drafts
+        ],
+    )
+
+
+def list_steps(connection: Connection, job_id: str, *, locked: bool = False) -> list[Step]:
+    query = select(job_steps).where(job_steps.c.job_id == job_id).order_by(job_steps.c.seq)
+    if locked:
+        query = query.with_for_update()
+    names = {phase.value for phase in PHASES}
+    return [
+        Step(
+            phase=Phase(row["name"]),
+            seq=row["seq"],
+            status=StepStatus(row["status"]),
+            started_at=row["started_at"],
+            completed_at=row["completed_at"],
+            error_message=row["error_message"] or None,
+            metadata=_metadata_of(row),
+        )
+        for row in connection.execute(query).mappings()
+        if row["name"] in names
+    ]
+
+
+def list_log(connection: Connection, job_id: str, limit: int, cursor: str | None) -> Page[LogLine]:
+    """Oldest first."""
+    query = (
+        select(log_events, job_steps.c.name.label("step_name"))
+        .outerjoin(job_steps, job_steps.c.id == log_events.c.step_id)
+        .where(log_events.c.job_id == job_id)
+        .order_by(log_events.c.id)
+        .limit(limit + 1)
+    )
+    if cursor is not None:
+        (after,) = decode_cursor(LOG_NAME, cursor, (int,))
+        query = query.where(log_events.c.id > after)
+    rows = list(connection.execute(query).mappings())
+    page = build_page(rows, limit, lambda row: encode_cursor(LOG_NAME, int(row["id"])))
+    return Page(tuple(_build_line(row) for row in page.items), page.next_cursor)
+
+
+def _build_line(row: RowMapping) -> LogLine:
+    names = {phase.value for phase in PHASES}
+    attrs = row["attrs"]
+    return LogLine(
+        id=row["id"],
+        job_id=row["job_id"],
+        phase=Phase(row["step_name"]) if row["step_name"] in names else None,
+        level=row["level"] or "INFO",
+        message=row["message"] or "",
+        attrs=attrs if isinstance(attrs, dict) else {},
+        at=row["ts"],
+    )
+
+
+def _find_step(connection: Connection, job_id: str, phase: Phase) -> RowMapping | None:
+    query = select(job_steps).where(and_(job_steps.c.job_id == job_id, job_steps.c.seq == phase_seq(phase)))
+    return connection.execute(query.with_for_update()).mappings().first()
+
+
+def _insert_step(connection: Connection, job_id: str, phase: Phase, **values: Any) -> None:
+    connection.execute(insert(job_steps).values(job_id=job_id, name=phase.value, seq=phase_seq(phase), **values))
+
+
+def _metadata_of(row: RowMapping) -> dict[str, Any]:
+    metadata = row["metadata"]
+    return metadata if isinstance(metadata, dict) else {}

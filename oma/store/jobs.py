@@ -1,0 +1,101 @@
+"""`oma_jobs` and `oma_volume_claims`: reading jobs, and who holds a VM or a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.engine import Connection, RowMapping
+
+from database.tables import oma_jobs
+from oma.domain.jobs import CleanupRequest, Job
+from oma.domain.plan import Plan
+from oma.domain.states import ACTIVE_JOB_STATES, JobState, Phase
+from oma.ports import JobFilter, Page
+from oma.store.batches import rows_for
+from oma.store.cursors import build_page, decode_cursor, decode_time, encode_cursor
+
+LIST_NAME = "jobs"
+
+
+def find_job(connection: Connection, job_id: str) -> Job | None:
+    row = connection.execute(select(oma_jobs).where(oma_jobs.c.id == job_id)).mappings().first()
+    return None if row is None else build_job(row)
+
+
+def find_job_by_key(
+    connection: Connection, idempotency_key: str, *, locked: bool = False
+) -> tuple[Job, str | None] | None:
+    """The job that was queued under this key, with the hash of its request."""
+    query = select(oma_jobs).where(oma_jobs.c.idempotency_key == idempotency_key)
+    row = connection.execute(query.with_for_update() if locked else query).mappings().first()
+    return None if row is None else (build_job(row), row["request_hash"])
+
+
+def list_jobs(connection: Connection, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
+    """Newest first."""
+    table = oma_jobs.c
+    query = select(oma_jobs).order_by(table.created_at.desc(), table.id.desc()).limit(limit + 1)
+    equal = (
+        (table.vm_name, where.vm),
+        (table.context_id, where.context_id),
+        (table.state, where.status),
+        (table.operation, where.operation),
+        (table.correlation_id, where.correlation_id),
+    )
+    for column, value in equal:
+        if value is not None:
+            query = query.where(column == value)
+    if where.since is not None:
+        query = query.where(table.created_at >= where.since)
+    if where.until is not None:
+        query = query.where(table.created_at < where.until)
+    if cursor is not None:
+        text, job_id = decode_cursor(LIST_NAME, cursor, (str, str))
+        at = decode_time(text)
+        query = query.where(or_(table.created_at < at, and_(table.created_at == at, table.id < job_id)))
+    rows = [build_job(row) for row in connection.execute(query).mappings()]
+    return build_page(rows, limit, lambda job: encode_cursor(LIST_NAME, job.created_at.isoformat(), job.id))
+
+
+def find_active(connection: Connection, context_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Context → the id of its active job, and who holds it: the lease's owner, else the state it waits in."""
+    table = oma_jobs.c
+    query = select(table.active_context_id, table.id, table.lease_owner, table.state)
+    return {
+        row["active_context_id"]: (row["id"], row["lease_owner"] or row["state"])
+        for row in rows_for(connection, query, table.active_context_id, context_ids)
+    }
+
+
+def count_active(connection: Connection) -> dict[str, int]:
+    states = sorted(state.value for state in ACTIVE_JOB_STATES)
+    query = select(oma_jobs.c.state, func.count()).where(oma_jobs.c.state.in_(states)).group_by(oma_jobs.c.state)
+    counts = dict.fromkeys(states, 0)
+    counts.update({state: int(count) for state, count in connection.execute(query)})
+    return counts
+
+
+def build_job(row: RowMapping) -> Job:
+    request: dict[str, Any] = row["request"]
+    return Job(
+        id=row["id"],
+        context_id=row["context_id"],
+        vm_name=row["vm_name"],
+        state=JobState(row["state"]),
+        request=CleanupRequest.from_json(request),
+        plan=Plan.from_json(row["plan"]),
+        plan_digest=row["plan_digest"],
+        correlation_id=row["correlation_id"],
+        requested_by=row["requested_by"],
+        created_at=row["created_at"],
+        phase=None if row["phase"] is None else Phase(row["phase"]),
+        reverted=bool(row["reverted"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        result=row["result"],
+        error=row["error"],
+        lease_owner=row["lease_owner"],
+        lease_fence=row["lease_fence"],
+    )

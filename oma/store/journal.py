@@ -1,0 +1,68 @@
+"""`JournalStore` over the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy.engine import Connection
+
+from oma.domain.changes import Change, JobQueued
+from oma.domain.events import Event
+from oma.domain.jobs import ClaimedJob, Job, Lease
+from oma.store import leases
+from oma.store.applying import apply_changes
+from oma.store.events import stand
+from oma.store.queueing import queue_job
+from oma.store.transactions import DatabaseDoor, Transactions
+
+T = TypeVar("T")
+
+
+class SqlJournalStore:
+    """Jobs, leases and everything a run writes; implements `oma.ports.JournalStore`.
+
+    `announce` is given the committed events of `queue_job` and `claim_job`, which return something else; those of
+    `apply` are returned to its caller.
+    """
+
+    def __init__(self, door: DatabaseDoor, announce: Callable[[Sequence[Event]], None] | None = None) -> None:
+        self._transactions = Transactions(door)
+        self._announce = announce
+
+    async def queue_job(self, queued: JobQueued) -> Job:
+        job, events = await self._write(lambda connection: queue_job(connection, queued))
+        self._tell(events)
+        return job
+
+    async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
+        claimed, events = await self._write(lambda connection: leases.claim_job(connection, owner, lease_s))
+        self._tell(events)
+        return claimed
+
+    async def renew_leases(self, owner: str, lease_s: float) -> Sequence[str]:
+        return await self._transactions.write(
+            lambda connection: leases.renew_leases(connection, owner, lease_s),
+            # Renewing twice is as good as once: where the answer was lost it is simply done again.
+            confirm=lambda _connection: False,
+        )
+
+    async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
+        _nothing, events = await self._write(lambda connection: (None, apply_changes(connection, lease, changes, at)))
+        return events
+
+    async def _write(self, fn: Callable[[Connection], tuple[T, list[Event]]]) -> tuple[T, list[Event]]:
+        """Every write tells events in its own transaction; where the COMMIT's answer was lost they are looked for."""
+        last: list[Event] = []
+
+        def write(connection: Connection) -> tuple[T, list[Event]]:
+            result, events = fn(connection)
+            last[:] = events
+            return result, events
+
+        return await self._transactions.write(write, confirm=lambda connection: stand(connection, last))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        if self._announce is not None and events:
+            self._announce(events)

@@ -1,0 +1,28 @@
+"""What a handler of one change works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.engine import Connection
+
+from database.tables import oma_jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """One transaction of a lease's holder; the job's row is locked."""
+
+    connection: Connection
+    job_id: str
+    context_id: str
+    vm_name: str
+    at: datetime
+
+    def change_job(self, **values: Any) -> None:
+        self.connection.execute(
+            update(oma_jobs).where(oma_jobs.c.id == self.job_id).values(updated_at=self.at, **values)
+        )
