@@ -1,0 +1,120 @@
+"""The Volume Daemon as the port `Volumes`; its errors become ours here, and only here."""
+
+from __future__ import annotations
+
+from oma.domain.actions import Upstream
+from oma.domain.world import DeviceLink, DeviceScan, Mapping
+from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from volume_daemon.client import VolumeDaemonClient
+from volume_daemon.errors import ErrorKind, VolumeDaemonError
+from volume_daemon.models import FaultKind, Operation, OperationError, OperationStatus
+
+SYSTEM = "Volume Daemon"
+CLOUDSTACK = "CloudStack"
+CLOUDSTACK_REFUSED = 431
+
+_FAULTS = {
+    ErrorKind.REFUSED: Fault.REFUSED,
+    ErrorKind.FAILED: Fault.FAILED,
+    ErrorKind.NO_ANSWER: Fault.NO_ANSWER,
+    ErrorKind.NOT_SENT: Fault.NOT_SENT,
+    ErrorKind.BROKEN_ANSWER: Fault.BROKEN_ANSWER,
+}
+
+
+class VolumeDaemonVolumes:
+    """Implements `Volumes`."""
+
+    def __init__(self, client: VolumeDaemonClient) -> None:
+        self._client = client
+
+    async def find_mapping(self, volume_id: str) -> Mapping | None:
+        try:
+            found = await self._client.find_mapping(volume_id)
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        if found is None:
+            return None
+        return Mapping(
+            volume_id=found.volume_uuid,
+            vm_id=found.vm_id,
+            device_path=found.device_path,
+            operation_mode=found.operation_mode,
+            linux_state=found.linux_state,
+        )
+
+    async def scan_devices(self) -> DeviceScan:
+        try:
+            scan = await self._client.scan_devices()
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        return DeviceScan(
+            product_uuid=scan.product_uuid,
+            product_uuid_error=scan.product_uuid_error,
+            scanned_at=scan.scanned_at,
+            links=tuple(DeviceLink(link.link, link.serial, link.size_bytes) for link in scan.links),
+        )
+
+    async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
+        try:
+            operation = await self._client.attach(volume_id, vm_id, request_id=request_id, fence=fence)
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        return operation.id
+
+    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int) -> str:
+        try:
+            operation = await self._client.detach(volume_id, request_id=request_id, fence=fence)
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        return operation.id
+
+    async def wait_operation(self, operation_id: str, wait_s: float) -> RemoteOutcome:
+        try:
+            operation = await self._client.get_operation(operation_id, wait_s)
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        return _outcome(operation)
+
+    async def check(self) -> str:
+        try:
+            health = await self._client.health()
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        if health["status"] == "unhealthy":
+            text = str(health.get("detail") or "it says that it is not well")
+            raise UpstreamError(Fault.FAILED, Upstream(SYSTEM, "unhealthy", text))
+        return f"The Volume Daemon answers; it is {health['status']}."
+
+
+def _upstream(error: VolumeDaemonError) -> UpstreamError:
+    return UpstreamError(_FAULTS[error.kind], Upstream(SYSTEM, error.code, error.text))
+
+
+def _outcome(operation: Operation | None) -> RemoteOutcome:
+    """A cancelled operation counts as refused: CloudStack was never asked."""
+    if operation is None:
+        return RemoteOutcome(RemoteStatus.ABSENT)
+    detail = operation.as_json()
+    match operation.status:
+        case OperationStatus.COMPLETED:
+            return RemoteOutcome(RemoteStatus.SUCCEEDED, detail=detail)
+        case OperationStatus.CANCELLED:
+            upstream = Upstream(SYSTEM, "cancelled", "the operation was cancelled before CloudStack was asked")
+            return RemoteOutcome(RemoteStatus.REFUSED, upstream, detail)
+        case OperationStatus.FAILED:
+            error = operation.error_detail
+            refused = error is not None and error.kind is FaultKind.REFUSED
+            status = RemoteStatus.REFUSED if refused else RemoteStatus.FAILED
+            return RemoteOutcome(status, _failure(operation, error), detail)
+        case _:
+            return RemoteOutcome(RemoteStatus.PENDING, detail=detail, overdue=operation.overdue)
+
+
+def _failure(operation: Operation, error: OperationError | None) -> Upstream:
+    """CloudStack's own code and words where it spoke, else the daemon's."""
+    if error is None:
+        return Upstream(SYSTEM, "operation_failed", operation.error or "the operation failed without a reason")
+    if error.errorcode is not None:
+        return Upstream(CLOUDSTACK, str(error.errorcode), error.errortext or error.text)
+    return Upstream(SYSTEM, error.code, error.text)

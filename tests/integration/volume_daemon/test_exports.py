@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from tests.integration.volume_daemon.conftest import OMA_ID, TEST_VM_ID, World, ended
+from volume_daemon.models import FaultKind, OperationStatus
+
+
+@pytest.fixture
+async def at_home(world: World) -> str:
+    """A volume on the OMA with an export of an operator's own making."""
+    volume_id = await world.add_volume(str(uuid4()), vm_id=OMA_ID)
+    link = world.device_root / f"virtio-{volume_id.replace('-', '')[:20]}"
+    with world.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO device_mappings (id, volume_uuid, vm_id, device_path, cloudstack_state, linux_state, size,"
+                " ossea_snapshot_id, snapshot_status) VALUES ('map-1', :v, :vm, :p, 'attached', 'detected', 1, 's-1', 'ready')"
+            ),
+            {"v": volume_id, "vm": OMA_ID, "p": str(link)},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO nbd_exports (volume_id, device_mapping_uuid, export_name, device_path, port, config_path,"
+                " status) VALUES (:v, :v, 'pgtest1-disk0', '/dev/vdb', 10999, :c, 'active')"
+            ),
+            {"v": volume_id, "c": str(world.nbd_dir / "pgtest1.conf")},
+        )
+    (world.nbd_dir / "pgtest1.conf").write_text("[pgtest1-disk0]\nexportname = /dev/vdb\nreadonly = true\n")
+    return volume_id
+
+
+def file_of(world: World) -> Path:
+    return world.nbd_dir / "pgtest1.conf"
+
+
+async def test_an_export_is_recorded_before_the_detach_and_comes_back_with_the_volume(world: World, at_home: str):
+    async with world.daemon() as client:
+        away = await ended(client, await client.detach(at_home))
+        assert away.status is OperationStatus.COMPLETED
+        assert not file_of(world).exists()
+        assert world.query("SELECT * FROM nbd_exports") == []
+        await ended(client, await client.attach(at_home, TEST_VM_ID))
+        await ended(client, await client.detach(at_home))
+        back = await ended(client, await client.attach(at_home, OMA_ID))
+    assert (back.status, back.error) == (OperationStatus.COMPLETED, None)
+    link = world.device_root / f"virtio-{at_home.replace('-', '')[:20]}"
+    (export,) = world.query("SELECT * FROM nbd_exports")
+    assert (export["export_name"], export["port"], export["device_path"]) == ("pgtest1-disk0", 10999, str(link))
+    assert file_of(world).read_text() == f"[pgtest1-disk0]\nexportname = {link}\nreadonly = true\n"
+    (mapping,) = world.query("SELECT * FROM device_mappings")
+    assert (mapping["id"], mapping["operation_mode"]) == ("map-1", "oma")
+    # The snapshot that the old mapping named is not one that CloudStack knows.
+    assert (mapping["ossea_snapshot_id"], mapping["snapshot_status"]) == (None, "none")
+
+
+async def test_tracking_of_a_snapshot_that_is_still_there_survives_the_detach(world: World, at_home: str):
+    snapshot_id = str(uuid4())
+    await world.admin.seed(snapshots=[{"id": snapshot_id, "volume_id": at_home, "name": "test-failover-1"}])
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE device_mappings SET ossea_snapshot_id = :s"), {"s": snapshot_id})
+    async with world.daemon() as client:
+        await ended(client, await client.detach(at_home))
+        await ended(client, await client.attach(at_home, TEST_VM_ID))
+    (mapping,) = world.query("SELECT * FROM device_mappings")
+    assert (mapping["ossea_snapshot_id"], mapping["snapshot_status"]) == (snapshot_id, "ready")
+
+
+async def test_a_detach_that_cloudstack_refuses_leaves_the_export_as_it_was(world: World, at_home: str):
+    """6-safety 4: 431 also says "VM snapshots"; the operation fails with CloudStack's own code and words."""
+    await world.admin.add_vm_snapshot(OMA_ID)
+    before = file_of(world).read_text()
+    async with world.daemon() as client:
+        operation = await ended(client, await client.detach(at_home))
+        assert operation.status is OperationStatus.FAILED
+        assert operation.error_detail is not None
+        assert (operation.error_detail.errorcode, operation.error_detail.kind) == (431, FaultKind.REFUSED)
+        assert str(operation.error_detail.errortext) in (operation.error or "")
+        assert (await client.find_mapping(at_home)) is not None
+    assert file_of(world).read_text() == before
+    assert [row["export_name"] for row in world.query("SELECT * FROM nbd_exports")] == ["pgtest1-disk0"]
+
+
+@pytest.mark.parametrize("place", ["a-file/conf.d", "missing"])
+async def test_a_configuration_that_cannot_be_written_refuses_before_cloudstack_is_asked(
+    world: World, at_home: str, place: str
+):
+    (world.path / "a-file").write_text("")
+    blocked = world.path / place
+    async with world.daemon(nbd_config_dir=blocked) as client:
+        operation = await ended(client, await client.detach(at_home))
+        health = await client.health()
+    assert operation.status is OperationStatus.FAILED
+    assert operation.error_detail is not None
+    assert (operation.error_detail.code, operation.error_detail.kind) == ("nbd_config_unwritable", FaultKind.REFUSED)
+    assert await world.changes("detachVolume") == []
+    assert world.query("SELECT new_status FROM volume_operation_history") == [{"new_status": "failed"}]
+    assert len(world.query("SELECT * FROM nbd_exports")) == 1
+    assert health["status"] == "degraded"
+    assert not health["dependencies"]["nbd"]["ok"]
+
+
+async def test_a_volume_may_come_home_without_its_export_and_get_it_later(world: World, at_home: str):
+    async with world.daemon() as client:
+        await ended(client, await client.detach(at_home))
+        bare = await ended(client, await client.attach(at_home, OMA_ID, export=False))
+        assert bare.status is OperationStatus.COMPLETED
+        assert world.query("SELECT * FROM nbd_exports") == []
+        assert list(world.nbd_dir.iterdir()) == []
+        await ended(client, await client.attach(at_home, OMA_ID))
+    assert [row["export_name"] for row in world.query("SELECT * FROM nbd_exports")] == ["pgtest1-disk0"]
+    assert file_of(world).exists()
+
+
+async def test_a_failed_reload_fails_the_homecoming_and_a_repetition_mends_it(world: World):
+    volume_id = await world.add_volume(str(uuid4()))
+    async with world.daemon(nbd_reload_command=["false"]) as client:
+        operation = await ended(client, await client.attach(volume_id, OMA_ID))
+        assert operation.error_detail is not None
+        assert operation.error_detail.code == "nbd_reload_failed"
+        assert len(world.query("SELECT * FROM device_mappings")) == len(world.query("SELECT * FROM nbd_exports")) == 1
+    async with world.daemon(nbd_reload_command=["true"]) as client:
+        again = await ended(client, await client.attach(volume_id, OMA_ID))
+    assert (again.status, again.error) == (OperationStatus.COMPLETED, None)
+    assert len(await world.changes("attachVolume")) == 1

@@ -1,0 +1,243 @@
+"""`device_mappings` and `nbd_exports`: where a volume is, and under which name it is exported.
+
+Functions of a connection. An export's row hangs on its mapping (ON DELETE CASCADE), so both are always written in one
+transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.engine import Connection, Row
+from sqlalchemy.schema import Column
+from sqlalchemy.sql import ColumnElement
+
+from database.tables import (
+    device_mappings,
+    nbd_exports,
+    ossea_configs,
+    ossea_volumes,
+    replication_jobs,
+    vm_disks,
+    vm_replication_contexts,
+)
+from volume_daemon.server.journal import find_recorded
+from volume_daemon.server.records import MappingRow, RecordedExport, VolumeRecords
+from volume_daemon.server.shape import Shape
+
+MAPPING, EXPORT = device_mappings.c, nbd_exports.c
+
+
+class PathTaken(Exception):
+    """Another volume's mapping holds this device path, which is unique."""
+
+
+class ExportNameTaken(Exception):
+    """Another volume's export holds this name, which is unique."""
+
+
+def read_volume(connection: Connection, shape: Shape, volume_id: str) -> VolumeRecords:
+    """Everything that deciding about one volume needs."""
+    mapping = find_mapping(connection, shape, volume_id)
+    recorded, tracking = find_recorded(connection, volume_id)
+    return VolumeRecords(
+        volume_id=volume_id,
+        oma_vm_ids=read_oma_vm_ids(connection),
+        mapping=mapping,
+        exports=list_exports(connection, shape, volume_id),
+        context_id=_context_of(connection, volume_id),
+        vm_disk_id=_disk_of(connection, volume_id),
+        recorded=recorded,
+        tracking=mapping.tracking if mapping else tracking,
+    )
+
+
+def read_oma_vm_ids(connection: Connection) -> frozenset[str]:
+    """Which VM is the OMA: `oma_vm_id` of the active configurations, in lower case."""
+    query = select(ossea_configs.c.oma_vm_id).where(ossea_configs.c.is_active.is_(True))
+    return frozenset(str(value).strip().lower() for value in connection.execute(query).scalars() if value)
+
+
+def find_mapping(connection: Connection, shape: Shape, volume_id: str) -> MappingRow | None:
+    found = list_mappings(connection, shape, MAPPING.volume_uuid == volume_id)
+    return found[0] if found else None
+
+
+def list_mappings(connection: Connection, shape: Shape, where: ColumnElement[bool]) -> list[MappingRow]:
+    query = select(*shape.mapping_select()).where(where).order_by(MAPPING.volume_uuid)
+    return [_mapping(row) for row in connection.execute(query)]
+
+
+def list_mappings_of(connection: Connection, shape: Shape, volume_ids: Sequence[str]) -> dict[str, MappingRow]:
+    rows = list_mappings(connection, shape, MAPPING.volume_uuid.in_(volume_ids))
+    return {row.volume_uuid: row for row in rows}
+
+
+def list_mappings_at(connection: Connection, shape: Shape, device_path: str) -> list[MappingRow]:
+    return list_mappings(connection, shape, MAPPING.device_path == device_path)
+
+
+def list_exports(connection: Connection, shape: Shape, volume_id: str) -> tuple[RecordedExport, ...]:
+    """The volume's exports, without their files' text."""
+    query = select(*shape.export_select()).where(_exports_of(volume_id)).order_by(EXPORT.export_name)
+    return tuple(_export(row) for row in connection.execute(query))
+
+
+def save_mapping(
+    connection: Connection,
+    shape: Shape,
+    mapping: MappingRow,
+    exports: Sequence[RecordedExport],
+    now: datetime,
+) -> None:
+    """Writes the mapping and exactly these exports. Raises `PathTaken` or `ExportNameTaken`."""
+    other = select(MAPPING.volume_uuid).where(
+        MAPPING.device_path == mapping.device_path, MAPPING.volume_uuid != mapping.volume_uuid
+    )
+    taken_by = connection.execute(other).scalar()
+    if taken_by is not None:
+        raise PathTaken(f"{mapping.device_path} stands in the mapping of volume {taken_by}")
+    values = shape.mapping_values(_mapping_values(connection, mapping, now))
+    there = connection.execute(select(MAPPING.id).where(MAPPING.volume_uuid == mapping.volume_uuid)).first()
+    if there is None:
+        connection.execute(insert(device_mappings).values(id=mapping.id, created_at=now, **values))
+    else:
+        changed = update(device_mappings).where(MAPPING.volume_uuid == mapping.volume_uuid)
+        connection.execute(changed.values(**values))
+    kept = [export.name for export in exports]
+    connection.execute(delete(nbd_exports).where(_exports_of(mapping.volume_uuid), EXPORT.export_name.not_in(kept)))
+    for export in exports:
+        _save_export(connection, shape, mapping.volume_uuid, export, now)
+
+
+def set_mapping_states(
+    connection: Connection, volume_id: str, cloudstack_state: str, linux_state: str, now: datetime
+) -> None:
+    """What is known of a mapping that may not go yet."""
+    connection.execute(
+        update(device_mappings)
+        .where(MAPPING.volume_uuid == volume_id)
+        .values(cloudstack_state=cloudstack_state, linux_state=linux_state, last_sync=now, updated_at=now)
+    )
+
+
+def remove_mapping(connection: Connection, volume_id: str) -> None:
+    """Mapping and exports; the latter by name too, for rows that no mapping holds."""
+    connection.execute(delete(nbd_exports).where(_exports_of(volume_id)))
+    connection.execute(delete(device_mappings).where(MAPPING.volume_uuid == volume_id))
+
+
+def _save_export(connection: Connection, shape: Shape, volume_id: str, export: RecordedExport, now: datetime) -> None:
+    found = connection.execute(
+        select(EXPORT.volume_id, EXPORT.device_mapping_uuid).where(EXPORT.export_name == export.name)
+    ).first()
+    if found is not None and volume_id not in (found.volume_id, found.device_mapping_uuid):
+        raise ExportNameTaken(f"the export {export.name} belongs to volume {found.volume_id}")
+    values = shape.export_values(
+        {
+            "volume_id": volume_id,
+            "device_mapping_uuid": volume_id,
+            "vm_context_id": _existing(connection, vm_replication_contexts.c.context_id, export.vm_context_id),
+            "job_id": _existing(connection, replication_jobs.c.id, export.job_id),
+            "vm_disk_id": _existing(connection, vm_disks.c.id, export.vm_disk_id),
+            "device_path": export.device_path,
+            "port": export.port,
+            "config_path": export.config_path or "",
+            "status": export.status,
+            "updated_at": now,
+        }
+    )
+    if found is not None:
+        connection.execute(update(nbd_exports).where(EXPORT.export_name == export.name).values(**values))
+        return
+    if not shape.export_id_is_number:
+        # An older generation: the id is text, and the name is unique as well.
+        values["id"] = export.name[-64:]
+    connection.execute(insert(nbd_exports).values(export_name=export.name, created_at=now, **values))
+
+
+def _exports_of(volume_id: str) -> ColumnElement[bool]:
+    return or_(EXPORT.device_mapping_uuid == volume_id, EXPORT.volume_id == volume_id)
+
+
+def _existing(connection: Connection, column: Column[Any], value: Any) -> Any:
+    """The value where its row is still there: existing installations have foreign keys on these."""
+    if value is None:
+        return None
+    return connection.execute(select(column).where(column == value).limit(1)).scalar()
+
+
+def _context_of(connection: Connection, volume_id: str) -> str | None:
+    query = select(ossea_volumes.c.vm_context_id).where(ossea_volumes.c.volume_id == volume_id).limit(1)
+    found = connection.execute(query).scalar()
+    return str(found) if found else None
+
+
+def _disk_of(connection: Connection, volume_id: str) -> int | None:
+    """The one row of `vm_disks` that names the volume; None where there are several."""
+    query = (
+        select(vm_disks.c.id)
+        .join(ossea_volumes, ossea_volumes.c.id == vm_disks.c.ossea_volume_id)
+        .where(ossea_volumes.c.volume_id == volume_id)
+        .limit(2)
+    )
+    found = connection.execute(query).scalars().all()
+    return int(found[0]) if len(found) == 1 else None
+
+
+def _mapping_values(connection: Connection, mapping: MappingRow, now: datetime) -> dict[str, Any]:
+    return {
+        "volume_uuid": mapping.volume_uuid,
+        "volume_id": mapping.volume_uuid,
+        "vm_id": mapping.vm_id,
+        "vm_context_id": _existing(connection, vm_replication_contexts.c.context_id, mapping.vm_context_id),
+        "operation_mode": mapping.operation_mode,
+        "device_path": mapping.device_path,
+        "cloudstack_device_id": mapping.cloudstack_device_id,
+        "cloudstack_state": mapping.cloudstack_state,
+        "linux_state": mapping.linux_state,
+        "size": mapping.size,
+        "ossea_snapshot_id": mapping.snapshot_id,
+        "snapshot_status": mapping.snapshot_status or "none",
+        "snapshot_created_at": mapping.snapshot_created_at,
+        "last_sync": now,
+        "updated_at": now,
+    }
+
+
+def _mapping(row: Row[Any]) -> MappingRow:
+    found = row._mapping  # noqa: SLF001 - SQLAlchemy's public accessor
+    return MappingRow(
+        id=str(found["id"]),
+        volume_uuid=found["volume_uuid"],
+        vm_id=found["vm_id"] or "",
+        vm_context_id=found.get("vm_context_id"),
+        operation_mode=found.get("operation_mode") or "oma",
+        device_path=found["device_path"],
+        cloudstack_device_id=found.get("cloudstack_device_id"),
+        cloudstack_state=found.get("cloudstack_state") or "",
+        linux_state=found.get("linux_state") or "",
+        size=found.get("size") or 0,
+        last_sync=found.get("last_sync"),
+        snapshot_id=found.get("ossea_snapshot_id") or None,
+        snapshot_status=found.get("snapshot_status"),
+        snapshot_created_at=found.get("snapshot_created_at"),
+    )
+
+
+def _export(row: Row[Any]) -> RecordedExport:
+    found = row._mapping  # noqa: SLF001 - SQLAlchemy's public accessor
+    return RecordedExport(
+        name=found["export_name"],
+        port=int(found["port"]),
+        device_path=found.get("device_path") or "",
+        config_path=found.get("config_path") or None,
+        status=found.get("status") or "active",
+        text=None,
+        vm_context_id=found.get("vm_context_id"),
+        job_id=found.get("job_id"),
+        vm_disk_id=found.get("vm_disk_id"),
+    )
