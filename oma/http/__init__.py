@@ -1,0 +1,1 @@
+"""The API: a handler parses, calls the service once, and shows the answer."""

@@ -1,0 +1,136 @@
+"""Reading the body of the main job; whatever does not fit is `invalid_request`, and nothing is done."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from oma.domain.jobs import CleanupRequest
+from oma.domain.states import PHASES, Phase
+from oma.http.query import invalid
+
+JSON_TYPES: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "application/octet-stream"})
+"""curl's `-d` says form, and no type at all reads as octet-stream; both are taken for the JSON that they have to be."""
+
+NOT_JUDGED: Final = ("destination_vm_id", "end_holders", "end_test", "force", "reason", "resume", "snapshots")
+DIGEST: Final = re.compile(r"^[0-9a-f]{64}$")
+LONGEST_ID: Final = 64
+
+
+async def read_json_object(request: web.Request) -> dict[str, Any]:
+    """The body as a JSON object; an empty body is an empty one. Raises 413 and 415 as the framework does."""
+    raw = await request.read()
+    if not raw.strip():
+        return {}
+    if request.content_type not in JSON_TYPES and not request.content_type.endswith("+json"):
+        raise web.HTTPUnsupportedMediaType
+    try:
+        found = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise invalid("body", "The body is not UTF-8; send JSON in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise invalid("body", f"The body is not JSON ({error.msg} at {place}); send a JSON object.") from None
+    except (RecursionError, ValueError):
+        raise invalid(
+            "body", "The body is nested too deeply or holds an endless number; send a flat JSON object."
+        ) from None
+    if not isinstance(found, dict):
+        raise invalid("body", f"The body is {_type_of(found)}; send a JSON object.", "a JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise invalid(key[:64], f"The body names {key[:64]!r} twice; name it once.")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise invalid("body", f"The body holds {name}, which is no JSON.")
+
+
+def read_cleanup(body: dict[str, Any], vm_name: str, correlation_id: str) -> CleanupRequest:
+    """What is asked for, in the domain's words. Raises `invalid_request` for the first field that does not fit."""
+    for name in body:
+        if name in NOT_JUDGED:
+            raise invalid(
+                name,
+                f"This version cannot judge {name!r} yet, and it refuses what it cannot judge; leave it out.",
+                sorted(READERS),
+            )
+        if name not in READERS:
+            raise invalid(
+                name[:64], f"There is no field {name[:64]!r}; possible: {', '.join(sorted(READERS))}.", sorted(READERS)
+            )
+    values = {name: read(name, body[name]) for name, read in READERS.items() if body.get(name) is not None}
+    return CleanupRequest(vm_name=vm_name, correlation_id=correlation_id, **values)
+
+
+def _read_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise invalid(name, f"{name} must be true or false, not {_type_of(value)}.", "true or false")
+    return value
+
+
+def _read_id(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID or "\x00" in value:
+        allowed = f"a text of 1 to {LONGEST_ID} characters"
+        raise invalid(name, f"{name} must be {allowed}.", allowed)
+    return value
+
+
+def _read_digest(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not DIGEST.match(value):
+        allowed = "the plan_digest of a dry run, 64 hexadecimal digits"
+        raise invalid(name, f"{name} must be {allowed}.", allowed)
+    return value
+
+
+def _read_phases(name: str, value: Any) -> tuple[Phase, ...]:
+    """The named phases in their order, the analysis always first; a gap between the others is refused."""
+    allowed = [phase.value for phase in PHASES]
+    if not isinstance(value, list) or not value:
+        raise invalid(name, f"{name} must be a list of at least one of: {', '.join(allowed)}.", allowed)
+    for entry in value:
+        if not isinstance(entry, str) or entry not in allowed:
+            raise invalid(name, f"{name} holds an unknown step; possible: {', '.join(allowed)}.", allowed)
+    if len(set(value)) < len(value):
+        raise invalid(name, f"{name} names a step twice; name each once.", allowed)
+    chosen = tuple(phase for phase in PHASES if phase.value in value or phase is Phase.ANALYZE)
+    others = [PHASES.index(phase) for phase in chosen if phase is not Phase.ANALYZE]
+    if others and others[-1] - others[0] + 1 != len(others):
+        missing = [PHASES[at].value for at in range(others[0], others[-1]) if at not in others]
+        raise invalid(name, f"{name} leaves a gap: {', '.join(missing)} stands between the named steps.", allowed)
+    return chosen
+
+
+def _type_of(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "context_id": _read_id,
+    "dry_run": _read_bool,
+    "expect_plan": _read_digest,
+    "phases": _read_phases,
+}

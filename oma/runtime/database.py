@@ -1,0 +1,123 @@
+"""The database as the daemon holds it: opened when it can be, with the reason as long as it can't."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from appliance.logs import without_secrets
+from appliance.settings import DatabaseSettings
+from database import schema
+from database.door import Door
+from database.errors import DatabaseUnavailable, SchemaOutdated
+from oma.domain.errors import Code, OmaError
+from oma.domain.events import Event
+from oma.ports import Inventory, JobReader, JournalStore
+from oma.runtime.late import Late
+from oma.store.inventory import SqlInventory
+from oma.store.journal import SqlJournalStore
+from oma.store.reader import SqlJobReader
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    door: Door
+    inventory: SqlInventory
+    journal: SqlJournalStore
+    jobs: SqlJobReader
+
+
+class Database:
+    """The ports over the database. Until it is open their calls raise `database_unavailable` with the reason.
+
+    A missing or empty SQLite file is created with all its tables. Any other database is left as it is: upgrading it is
+    a person's decision.
+    """
+
+    def __init__(self, settings: DatabaseSettings, announce: Callable[[Sequence[Event]], None]) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._opened: _Opened | None = None
+        self.reason: str | None = "The database has not been opened yet."
+        foreign: dict[type[Exception], Callable[[Exception], Exception]] = {SchemaOutdated: _as_unavailable}
+        self.inventory = cast("Inventory", Late(lambda: self._get().inventory, foreign))
+        self.journal = cast("JournalStore", Late(lambda: self._get().journal, foreign))
+        self.jobs = cast("JobReader", Late(lambda: self._get().jobs, foreign))
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None
+
+    @property
+    def door(self) -> Door:
+        return self._get().door
+
+    async def open_once(self) -> str | None:
+        """Tries to open it, once; a sentence about how it went. Nothing is done where it is open already."""
+        if self._opened is not None:
+            return None
+        try:
+            door = await self._open()
+        except SchemaOutdated as error:
+            self.reason = str(error)
+            return self.reason
+        except (DatabaseUnavailable, SQLAlchemyError, OSError) as error:
+            self.reason = f"The database can't be used: {without_secrets(_first_line(error))}"
+            return self.reason
+        announce = self._announce
+        self._opened = _Opened(door, SqlInventory(door), SqlJournalStore(door, announce), SqlJobReader(door))
+        self.reason = None
+        return "The database is open."
+
+    async def close(self) -> None:
+        opened, self._opened = self._opened, None
+        self.reason = "The database is closed: the daemon stops."
+        if opened is not None:
+            await opened.door.close()
+
+    async def _open(self) -> Door:
+        settings = self._settings
+        await asyncio.to_thread(_prepare_schema, settings.url)
+        return await Door.open(
+            settings.url,
+            legacy_time_zone=settings.legacy_time_zone,
+            accept_weak_durability=settings.accept_weak_durability,
+            readers=settings.readers,
+        )
+
+    def _get(self) -> _Opened:
+        if self._opened is None:
+            raise OmaError(Code.DATABASE_UNAVAILABLE, self.reason or "The database is not open.")
+        return self._opened
+
+
+def _prepare_schema(url: str) -> None:
+    """Raises `SchemaOutdated` with all that keeps this version from working; such a database is left as it is."""
+    if is_fresh_sqlite(url):
+        schema.upgrade(url)
+    faults = schema.check(url, accept_weak_durability=True)
+    if faults:
+        raise SchemaOutdated(" ".join(faults))
+
+
+def _as_unavailable(error: Exception) -> Exception:
+    return OmaError(Code.DATABASE_UNAVAILABLE, str(error))
+
+
+def is_fresh_sqlite(url: str) -> bool:
+    """A file that is not there yet, or is empty."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return False
+    path = Path(parsed.database)
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
