@@ -28,6 +28,7 @@ from oma.service.deps import Deps
 from oma.workflow.bus import EventBus
 from oma.workflow.run import Figures, Tools
 from oma.workflow.runner import run_job
+from oma.workflow.sweep import SweptCloud, SweptVolumes
 from volume_daemon.client import VolumeDaemonClient
 
 REOPEN_S = 1.0
@@ -70,8 +71,8 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
         inventory=database.inventory,
         journal=database.journal,
         jobs=database.jobs,
-        cloud=cloud.cloud,
-        volumes=VolumeDaemonVolumes(volume_daemon),
+        cloud=SweptCloud(cloud.cloud),
+        volumes=SweptVolumes(VolumeDaemonVolumes(volume_daemon)),
         clock=clock,
         ids=ids,
         bus=bus,
