@@ -1,0 +1,199 @@
+"""Whether a VM is as it ought to be: one sentence per fault, none where all is well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from database.tables import (
+    device_mappings,
+    failover_jobs,
+    job_steps,
+    job_tracking,
+    nbd_exports,
+    oma_actions,
+    oma_issues,
+    ossea_volumes,
+)
+from oma.demo.ledger import (
+    Cloud,
+    Ledger,
+    hash_device,
+    list_changes,
+    read_cloud,
+    read_ledger,
+    read_text,
+)
+from oma.demo.rows import export_file, export_text
+from oma.demo.story import Disk, Export, SeededVm
+from oma.demo.world import World
+from oma.domain.jobs import OPERATION
+from oma.domain.records import CLEANUP_REQUIRED, READY_FOR_FAILOVER
+from oma.domain.states import PHASES
+
+ORDER: Final = ("stopVirtualMachine", "detachVolume", "revertSnapshot", "deleteSnapshot", "attachVolume")
+"""Nothing of a later kind is sent before everything of the earlier ones."""
+
+
+async def faults_of_a_cleaned_vm(world: World, vm: SeededVm, *, after_call: int) -> list[str]:
+    """Content, attachments, snapshots, devices, exports, rows, and the journal against the cloud's own log."""
+    stack = world.stack
+    cloud, ledger, calls = await asyncio.gather(
+        read_cloud(stack), read_ledger(stack, vm), list_changes(stack, vm, after_call)
+    )
+    per_disk = await asyncio.gather(*(_faults_of_a_home_disk(world, disk, cloud, ledger) for disk in vm.disks))
+    return [
+        *(fault for faults in per_disk for fault in faults),
+        *_test_vm_faults(vm, cloud),
+        *_reset_faults(vm, ledger),
+        *_step_faults(ledger),
+        *journal_faults(ledger, calls),
+        *_order_faults(calls),
+    ]
+
+
+async def faults_of_a_parked_vm(world: World, vm: SeededVm) -> list[str]:
+    """Nothing is lost: snapshots kept, status kept back, an open issue with guidance, the JobLog says so."""
+    stack = world.stack
+    cloud, ledger = await asyncio.gather(read_cloud(stack), read_ledger(stack, vm))
+    faults = [f"snapshot of {disk.name} is gone" for disk in vm.disks if not cloud.has_snapshot(disk.snapshot_id)]
+    faults += [
+        f"tracking of {row['volume_name']} was cleared" for row in ledger.of(ossea_volumes) if not row["snapshot_id"]
+    ]
+    if ledger.context["current_status"] != CLEANUP_REQUIRED:
+        faults.append(f"the status is {ledger.context['current_status']}, not {CLEANUP_REQUIRED}")
+    issues = [row for row in ledger.of(oma_issues) if row["state"] == "open"]
+    if not issues or not all(issue["guidance"] for issue in issues):
+        faults.append(f"{len(issues)} open issues with guidance")
+    logged = [row for row in ledger.of(job_tracking) if row["operation"] == OPERATION]
+    if [row["status"] for row in logged] != ["failed"]:
+        faults.append(f"the JobLog says {[row['status'] for row in logged]}")
+    elif not str(logged[0]["error_message"]).startswith("parked: "):
+        faults.append(f"the JobLog's error is {logged[0]['error_message']!r}")
+    return faults
+
+
+async def content_faults(world: World, vm: SeededVm, expected: dict[str, str]) -> list[str]:
+    """Volumes whose bytes are not the expected ones, by hash."""
+    hashes = await asyncio.gather(*(world.stack.admin.volume_hash(volume_id) for volume_id in vm.volume_ids))
+    names = {disk.volume_id: disk.name for disk in vm.disks}
+    return [
+        f"content of {names[volume_id]} is not the {_kind(world, volume_id, expected)} one"
+        for volume_id, found in zip(vm.volume_ids, hashes, strict=True)
+        if found != expected[volume_id]
+    ]
+
+
+def _kind(world: World, volume_id: str, expected: dict[str, str]) -> str:
+    return "snapshot's" if expected[volume_id] == world.good[volume_id] else "former"
+
+
+async def _faults_of_a_home_disk(world: World, disk: Disk, cloud: Cloud, ledger: Ledger) -> list[str]:
+    stack = world.stack
+    faults: list[str] = []
+    content, device = await asyncio.gather(stack.admin.volume_hash(disk.volume_id), hash_device(stack, disk.link))
+    if content != world.good[disk.volume_id]:
+        faults.append(f"content of {disk.name} is not the snapshot's")
+    if device != world.good[disk.volume_id]:
+        faults.append(f"the OMA reads {'nothing' if device is None else 'other content'} from {disk.link}")
+    volume = cloud.volume(disk.volume_id)
+    if volume["vm_id"] != stack.oma_vm_id or volume["type"] != "DATADISK" or volume["state"] != "Ready":
+        faults.append(f"{disk.name} is {volume['state']} {volume['type']} on {volume['vm_id']}")
+    if cloud.has_snapshot(disk.snapshot_id):
+        faults.append(f"snapshot of {disk.name} is still there")
+    return faults + _row_faults(world, disk, ledger) + await _export_faults(world, disk, ledger)
+
+
+def _row_faults(world: World, disk: Disk, ledger: Ledger) -> list[str]:
+    faults: list[str] = []
+    row = next(row for row in ledger.of(ossea_volumes) if row["volume_id"] == disk.volume_id)
+    tracking = (row["snapshot_id"], row["snapshot_status"], row["snapshot_created_at"])
+    if tracking != ("", "none", None):
+        faults.append(f"tracking of {disk.name} is {tracking}")
+    mappings = [row for row in ledger.of(device_mappings) if row["volume_uuid"] == disk.volume_id]
+    wanted = (world.stack.oma_vm_id, "oma", str(world.stack.device_root / disk.link))
+    found = [(row["vm_id"], row["operation_mode"], row["device_path"]) for row in mappings]
+    if found != [wanted]:
+        faults.append(f"mapping of {disk.name} is {found}")
+    if any(row["ossea_snapshot_id"] for row in mappings):
+        faults.append(f"mapping of {disk.name} still tracks a snapshot")
+    return faults
+
+
+async def _export_faults(world: World, disk: Disk, ledger: Ledger) -> list[str]:
+    """The export that it had, same name, port and file; else the one that existing daemons make."""
+    stack = world.stack
+    export = disk.story.export or Export(f"migration-vol-{disk.volume_id}")
+    path, link = export_file(export, stack.nbd_dir), stack.device_root / disk.link
+    rows = [row for row in ledger.of(nbd_exports) if disk.volume_id in (row["volume_id"], row["device_mapping_uuid"])]
+    found = [(row["export_name"], row["port"], row["config_path"], row["device_path"]) for row in rows]
+    if found != [(export.name, export.port, str(path), str(link))]:
+        return [f"export of {disk.name} is {found}"]
+    text = await read_text(path)
+    if text != export_text(export, link):
+        return [f"{path.name} holds {text!r}"]
+    return []
+
+
+def _test_vm_faults(vm: SeededVm, cloud: Cloud) -> list[str]:
+    state = cloud.vm_state(vm.test_vm_id)
+    if vm.story.test_vm is not None and state != "Destroyed":
+        return [f"the test VM is {state}, not Destroyed"]
+    return []
+
+
+def _reset_faults(vm: SeededVm, ledger: Ledger) -> list[str]:
+    faults: list[str] = []
+    status, job_id = ledger.context["current_status"], ledger.context["current_job_id"]
+    if (status, job_id) != (READY_FOR_FAILOVER, None):
+        faults.append(f"the status is {status} with current job {job_id}")
+    faults += [
+        f"failover {row['job_id']} is {row['status']}" for row in ledger.of(failover_jobs) if row["status"] != "failed"
+    ]
+    failover = [row for row in ledger.of(job_tracking) if row["id"] == vm.failover_id]
+    if [row["status"] for row in failover] != ["failed"]:
+        faults.append(f"the failover's JobLog is {[row['status'] for row in failover]}")
+    running = [row["name"] for row in ledger.of(job_steps) if row["status"] == "running"]
+    if running:
+        faults.append(f"steps still running: {', '.join(running)}")
+    return faults
+
+
+def _step_faults(ledger: Ledger) -> list[str]:
+    """The newest run stands in the JobLog with its five steps."""
+    runs = [row for row in ledger.of(job_tracking) if row["operation"] == OPERATION]
+    if not runs:
+        return ["the JobLog has no row of the clean-up"]
+    newest = max(runs, key=lambda row: row["created_at"])
+    steps = sorted((row for row in ledger.of(job_steps) if row["job_id"] == newest["id"]), key=lambda row: row["seq"])
+    faults: list[str] = []
+    if newest["status"] != "completed":
+        faults.append(f"the JobLog says {newest['status']}")
+    if [(row["seq"], row["name"]) for row in steps] != [(seq, phase.value) for seq, phase in enumerate(PHASES, 1)]:
+        faults.append(f"the steps are {[row['name'] for row in steps]}")
+    if any(row["status"] not in ("completed", "skipped") for row in steps):
+        faults.append(f"the steps ended {[row['status'] for row in steps]}")
+    return faults
+
+
+def journal_faults(ledger: Ledger, calls: Sequence[dict[str, Any]]) -> list[str]:
+    """Every changing call that CloudStack got stands in our journal under its own id, and none came twice."""
+    ids = [str(call["params"].get("customjobid")) for call in calls]
+    journaled = {row["id"] for row in ledger.of(oma_actions)}
+    faults = [
+        f"{call['command']} was sent under {one}, which no action has"
+        for call, one in zip(calls, ids, strict=True)
+        if one not in journaled
+    ]
+    faults += [f"{one} was sent {ids.count(one)} times" for one in sorted(set(ids)) if ids.count(one) > 1]
+    open_actions = [row["kind"] for row in ledger.of(oma_actions) if row["state"] not in ("EXECUTED", "SKIPPED")]
+    if open_actions:
+        faults.append(f"actions that did not end well: {', '.join(open_actions)}")
+    return faults
+
+
+def _order_faults(calls: Sequence[dict[str, Any]]) -> list[str]:
+    """Detached before reverted, reverted before deleted, deleted before attached."""
+    places = [ORDER.index(call["command"]) for call in calls if call["command"] in ORDER]
+    return [] if places == sorted(places) else [f"CloudStack was asked in the order {[ORDER[one] for one in places]}"]

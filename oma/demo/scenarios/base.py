@@ -1,0 +1,52 @@
+"""A scenario: seeded, acted out over the public API, and judged by what there is afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from oma.demo.operator import Answer
+from oma.demo.story import SeededVm
+from oma.demo.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How it ended. `faults` is empty where everything is as it has to be."""
+
+    got: str
+    replica: str
+    faults: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        return not self.faults
+
+
+class Scenario(Protocol):
+    """`alone`: it stops a program, so nothing else may run beside it."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def vm_name(self) -> str: ...
+
+    @property
+    def expected(self) -> str: ...
+
+    @property
+    def alone(self) -> bool: ...
+
+    async def seed(self, world: World) -> SeededVm: ...
+
+    async def play(self, world: World, vm: SeededVm) -> Result:
+        """Acts over HTTP and judges; the VM is the one that `seed` gave."""
+
+
+def result(answers: list[Answer], expected: str, faults: list[str]) -> Result:
+    """What was answered, one word per answer, and the faults; another answer than the expected one is the first."""
+    got = ", then ".join(answer.word for answer in answers)
+    replica = next((str(answer.body["replica"]) for answer in answers if "replica" in answer.body), "untouched")
+    wrong = [f"answered {got}: {answers[-1].body.get('detail', '')}"] if got != expected else []
+    return Result(got, replica, (*wrong, *faults))

@@ -1,0 +1,145 @@
+"""VMs that must not be touched: refused with the reason, and the world is as it was."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from oma.demo.checks import content_faults
+from oma.demo.ledger import Cloud, differences, last_call, list_changes, read_cloud, read_ledger
+from oma.demo.operator import Answer
+from oma.demo.scenarios.base import Result, result
+from oma.demo.story import ATTACHMENT, CREATION, INJECTION, SNAPSHOT, DiskStory, Place, SeededVm, VmStory
+from oma.demo.world import World
+
+ON_TEST_VM: Final = DiskStory(Place.TEST_VM)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`detail` is a part of the sentence that has to name the reason."""
+
+    title: str
+    story: VmStory
+    expected: str
+    detail: str
+    vanished: bool = False
+    """CloudStack no longer lists the last volume."""
+    without_volume_daemon: bool = False
+
+    @property
+    def vm_name(self) -> str:
+        return self.story.name
+
+    @property
+    def alone(self) -> bool:
+        return self.without_volume_daemon
+
+    async def seed(self, world: World) -> SeededVm:
+        vm = await world.seed(self.story)
+        if self.vanished:
+            await world.stack.admin.delete_volume(vm.disks[-1].volume_id)
+        return vm
+
+    async def play(self, world: World, vm: SeededVm) -> Result:
+        stack = world.stack
+        if not self.without_volume_daemon:
+            return await self._ask(world, vm)
+        await stack.volume_daemon.stop()
+        try:
+            return await self._ask(world, vm)
+        finally:
+            await stack.volume_daemon.start()
+
+    async def _ask(self, world: World, vm: SeededVm) -> Result:
+        """Asks for a dry run and for a real one; neither may leave a trace."""
+        stack = world.stack
+        before, ledger, cloud = await asyncio.gather(last_call(stack), read_ledger(stack, vm), read_cloud(stack))
+        dry = await stack.operator.clean_up(vm.name, {"dry_run": True})
+        answer = await stack.operator.clean_up(vm.name)
+        calls, after = await asyncio.gather(list_changes(stack, vm, before), read_ledger(stack, vm))
+        faults = [*refusal_faults(answer, self.detail), *differences(ledger, after)]
+        faults += [f"CloudStack got {call['command']}" for call in calls]
+        faults += cloud_faults(vm, cloud, await read_cloud(stack))
+        faults += await content_faults(world, vm, world.found)
+        if dry.word != answer.word:
+            faults.append(f"the dry run answered {dry.word}")
+        return result([answer], self.expected, faults)
+
+
+def refusal_faults(answer: Answer, detail: str) -> list[str]:
+    body = answer.body
+    faults: list[str] = []
+    if not str(body.get("error", "")).startswith("Failed to cleanup failed execution: ") or body.get("success"):
+        faults.append(f"the error is {body.get('error')!r}")
+    refusals = body.get("refusals") or []
+    said = [*(str(refusal.get("detail")) for refusal in refusals), str(body.get("detail"))]
+    if not any(detail in sentence for sentence in said):
+        faults.append(f"no sentence says {detail!r}: {said}")
+    if not all(refusal.get("next") for refusal in refusals):
+        faults.append("a refusal does not say what to do next")
+    return faults
+
+
+def cloud_faults(vm: SeededVm, before: Cloud, after: Cloud) -> list[str]:
+    faults = [
+        f"{disk.name} was {before.volume(disk.volume_id)} and is {after.volume(disk.volume_id)}"
+        for disk in vm.disks
+        if before.volume(disk.volume_id) != after.volume(disk.volume_id)
+    ]
+    faults += [f"snapshot of {disk.name} is gone" for disk in vm.disks if not after.has_snapshot(disk.snapshot_id)]
+    if before.vm_state(vm.test_vm_id) != after.vm_state(vm.test_vm_id):
+        faults.append(f"the VM is {after.vm_state(vm.test_vm_id)}")
+    return faults
+
+
+REFUSED: Final = (
+    Refused(
+        "a completed live failover",
+        VmStory(
+            "went-live",
+            (ON_TEST_VM, ON_TEST_VM),
+            job_type="live",
+            context_status="failed_over_live",
+            failover_status="completed",
+            joblog_status="completed",
+            steps=(
+                ("source-vm-power-off", "completed"),
+                SNAPSHOT,
+                INJECTION,
+                CREATION,
+                ATTACHMENT,
+                ("vm-startup-and-validation", "completed"),
+            ),
+        ),
+        "409 live_failover",
+        "live failover",
+    ),
+    Refused(
+        "a volume on a foreign VM",
+        VmStory("borrowed-disk", (ON_TEST_VM, DiskStory(Place.FOREIGN_VM)), test_vm="Stopped"),
+        "409 volume_on_foreign_vm",
+        "somebody-elses-vm",
+    ),
+    Refused(
+        "a volume that CloudStack no longer lists",
+        VmStory("vanished-disk", (ON_TEST_VM, ON_TEST_VM), test_vm="Stopped"),
+        "409 state_unknown",
+        "Alarm: CloudStack no longer lists",
+        vanished=True,
+    ),
+    Refused(
+        "a tracked snapshot that belongs to another volume",
+        VmStory("wrong-snapshot", (DiskStory(Place.TEST_VM, tracked="went-live"), ON_TEST_VM), test_vm="Stopped"),
+        "409 snapshot_mismatch",
+        "but CloudStack shows it on volume",
+    ),
+    Refused(
+        "the Volume Daemon is down",
+        VmStory("daemon-down", (ON_TEST_VM, ON_TEST_VM), test_vm="Stopped"),
+        "409 state_unknown",
+        "Volume Daemon",
+        without_volume_daemon=True,
+    ),
+)

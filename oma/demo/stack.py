@@ -1,0 +1,267 @@
+"""Simulator, Volume Daemon and daemon as three real processes on loopback, with a directory of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.engine import Connection
+
+from database import schema
+from database.door import Door
+from database.tables import ossea_configs, vm_replication_contexts
+from oma.demo.operator import Operator
+from oma.demo.programs import Program
+from ossea.simulator.admin_client import AdminClient
+
+HOST: Final = "127.0.0.1"
+OMA_VM_ID: Final = "0a11ce00-0000-4000-8000-000000000001"
+OPEN_PORTS: Final = (20_000, 32_000)
+"""Below the range from which systems take ports for outgoing connections."""
+READY_TIMEOUT_S: Final = 30.0
+READY_PAUSE_S: Final = 0.05
+
+
+class StackFailed(Exception):
+    """The stack can't be set up; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """0 takes any free port."""
+
+    oma: int = 8082
+    volume_daemon: int = 8090
+    simulator: int = 8080
+    admin: int = 8079
+
+
+ANY_PORTS: Final = Ports(0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """How the stack is set up. Without a directory it has a temporary one, which goes with it."""
+
+    directory: Path | None = None
+    database_url: str | None = None
+    ports: Ports = Ports()
+    devices: str = "auto"
+    simulator: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the simulator, as `PUT /settings` takes them."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Sections of the settings file, over the stack's own."""
+    say: Callable[[str], None] = lambda _: None
+    """Told a sentence when a port is taken."""
+
+
+@dataclass(slots=True)
+class Stack:
+    """The running stack. `admin` drives the simulator, `door` the database, `operator` the daemon's public API."""
+
+    directory: Path
+    config: Path
+    database_url: str
+    device_root: Path
+    nbd_dir: Path
+    simulator: Program
+    volume_daemon: Program
+    oma: Program
+    admin: AdminClient
+    door: Door
+    operator: Operator
+    oma_vm_id: str = OMA_VM_ID
+
+    async def ready(self) -> None:
+        """Until the daemon says that it is ready. Raises `StackFailed`."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while not await self.operator.is_ready():  # noqa: ASYNC110  another process tells nobody
+                    await asyncio.sleep(READY_PAUSE_S)
+        except TimeoutError:
+            said = await asyncio.to_thread(self.oma.tail)
+            raise StackFailed(f"oma is not ready after {READY_TIMEOUT_S:.0f} s: {said}") from None
+
+    async def restart_oma(self, env: Mapping[str, str] | None = None) -> None:
+        """The daemon stops and starts again, with these variables on top, and is ready."""
+        await self.oma.restart(env)
+        await self.ready()
+
+    async def stop_programs(self) -> None:
+        """From the outside in; each has drained before the next is asked."""
+        for program in (self.oma, self.volume_daemon, self.simulator):
+            await program.stop()
+
+
+@asynccontextmanager
+async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
+    """Everything started and ready; at the end nothing runs, and a temporary directory is gone.
+
+    Raises `StackFailed`, `ProgramFailed`, or what the database says.
+    """
+    async with AsyncExitStack() as exits:
+        directory = options.directory
+        if directory is None:
+            directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="oma-demo-"))
+            exits.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
+        ports = await asyncio.to_thread(choose_ports, options.ports, options.say)
+        url = options.database_url or f"sqlite:///{directory / 'oma.db'}"
+        key, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
+        layout = await asyncio.to_thread(_lay_out, directory, url, ports, options.settings)
+        await asyncio.to_thread(schema.upgrade, url)
+        door = await Door.open(url, readers=2)
+        exits.push_async_callback(door.close)
+        await door.write(_require_empty)
+        api_url = f"http://{HOST}:{ports.simulator}/client/api"
+        await door.write(lambda connection: _seed_config(connection, api_url, key, secret))
+        programs = _build_programs(layout, ports, options.devices, key, secret)
+        exits.push_async_callback(_kill, programs)
+        admin = await exits.enter_async_context(AdminClient(f"http://{HOST}:{ports.admin}"))
+        operator = await exits.enter_async_context(Operator(f"http://{HOST}:{ports.oma}"))
+        stack = Stack(
+            directory=directory,
+            config=layout.config,
+            database_url=url,
+            device_root=layout.device_root,
+            nbd_dir=layout.nbd_dir,
+            simulator=programs[0],
+            volume_daemon=programs[1],
+            oma=programs[2],
+            admin=admin,
+            door=door,
+            operator=operator,
+        )
+        exits.push_async_callback(stack.stop_programs)
+        for program in programs:
+            await program.start()
+        if options.simulator:
+            await admin.put_settings(**options.simulator)
+        await stack.ready()
+        yield stack
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things lie in the stack's directory."""
+
+    directory: Path
+    config: Path
+    device_root: Path
+    nbd_dir: Path
+
+
+def choose_ports(wanted: Ports, say: Callable[[str], None]) -> Ports:
+    """The wanted ports; where one is taken another, and that is said."""
+    chosen = wanted
+    for name, what in (
+        ("oma", "the OMA daemon"),
+        ("volume_daemon", "the Volume Daemon"),
+        ("simulator", "the CloudStack simulator"),
+        ("admin", "the simulator's admin API"),
+    ):
+        port = getattr(wanted, name)
+        if port and is_free(port):
+            continue
+        other = find_port()
+        if port:
+            say(f"Port {port} is taken; {what} listens on {other} instead.")
+        chosen = replace(chosen, **{name: other})
+    return chosen
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def find_port() -> int:
+    low, high = OPEN_PORTS
+    while not is_free(port := low + secrets.randbelow(high - low)):
+        pass
+    return port
+
+
+def _lay_out(directory: Path, url: str, ports: Ports, settings: Mapping[str, Mapping[str, Any]]) -> Layout:
+    directory = directory.absolute()
+    layout = Layout(directory, directory / "oma.toml", directory / "by-id", directory / "nbd")
+    for folder in (directory, layout.device_root, layout.nbd_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    sections: dict[str, dict[str, Any]] = {
+        "database": {"url": url},
+        "http": {"port": ports.oma},
+        "oma": {"identity": "trust", "installation": "demo"},
+        "volume_daemon": {
+            "url": f"http://{HOST}:{ports.volume_daemon}",
+            "port": ports.volume_daemon,
+            "device_root": str(layout.device_root),
+            "nbd_config_dir": str(layout.nbd_dir),
+            "oma_url": f"http://{HOST}:{ports.oma}",
+        },
+    }
+    for name, values in settings.items():
+        sections.setdefault(name, {}).update(values)
+    layout.config.touch(mode=0o600)
+    layout.config.write_text(as_toml(sections), encoding="utf-8")
+    return layout
+
+
+def as_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """JSON's texts, numbers, flags and lists are TOML's too."""
+    lines: list[str] = []
+    for name, values in sections.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+    return "\n".join(lines)
+
+
+def _build_programs(layout: Layout, ports: Ports, devices: str, key: str, secret: str) -> list[Program]:
+    simulator = ["serve", "--host", HOST, "--port", str(ports.simulator), "--admin-port", str(ports.admin)]
+    simulator += ["--state-dir", str(layout.directory / "cloud"), "--device-root", str(layout.device_root)]
+    simulator += ["--oma-vm-id", OMA_VM_ID, "--api-key", key, "--secret-key", secret, "--devices", devices]
+    config = ["--config", str(layout.config)]
+    return [
+        Program("ossea-sim", simulator, layout.directory),
+        Program("volume-daemon", ["serve", *config], layout.directory),
+        Program("oma", ["serve", *config], layout.directory),
+    ]
+
+
+async def _kill(programs: list[Program]) -> None:
+    """Whatever went wrong before: nothing is left running."""
+    for program in reversed(programs):
+        await program.kill()
+
+
+def _require_empty(connection: Connection) -> None:
+    """The demo makes up VMs, so it never does that beside real ones."""
+    for table in (vm_replication_contexts, ossea_configs):
+        if connection.execute(select(func.count()).select_from(table)).scalar_one():
+            raise StackFailed(f"the database has rows in {table.name}; the demo only fills an empty one")
+
+
+def _seed_config(connection: Connection, api_url: str, key: str, secret: str) -> None:
+    connection.execute(
+        insert(ossea_configs).values(
+            name="demo",
+            api_url=api_url,
+            api_key=key,
+            secret_key=secret,
+            zone="zone-1",
+            oma_vm_id=OMA_VM_ID,
+            is_active=True,
+        )
+    )
