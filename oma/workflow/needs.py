@@ -52,7 +52,7 @@ def trouble_in(records: VmRecords, now: datetime, limits: GuardLimits) -> list[s
     if newest is not None and newest.is_open:
         life = failover_life(records, newest, now, limits)
         if not life.alive and not life.finished:
-            reasons.append(f"The {newest.job_type} failover {newest.job_id} is open and dead: {life.sentence}")
+            reasons.append(f"The {newest.job_type} failover {newest.job_id} is open: {life.sentence}")
     if records.context.current_status == CLEANUP_REQUIRED:
         reasons.append("The status is cleanup_required.")
     tracked = tracked_snapshots(records)
