@@ -7,13 +7,14 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from benchmarks import batch, critical_path, start
+from benchmarks import batch, critical_path, database, start
 from benchmarks.table import Row, print_table
 
 ROUNDS: Final = 3
 
 SUITES: Final[dict[str, tuple[str, Callable[[], Awaitable[Sequence[Row]]]]]] = {
     "start": ("Start and idle", lambda: start.measure(ROUNDS)),
+    "database": ("Durable steps through the door to the database", lambda: database.measure_rows(ROUNDS)),
     "critical-path": ("Critical path of one VM", lambda: critical_path.measure(ROUNDS)),
     "batch": ("Many VMs at once", batch.measure),
 }

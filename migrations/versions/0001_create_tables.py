@@ -1,0 +1,25 @@
+"""Create the tables
+
+Every revision is written so that it may find its work done already, wholly or in part: MariaDB commits each statement
+that changes the schema, and an existing installation has tables of its own.
+"""
+
+from __future__ import annotations
+
+from alembic import context, op
+
+from database.creation import create_missing_tables
+
+revision = "0001"
+down_revision: str | None = None
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    context.config.attributes["created"].extend(create_missing_tables(op.get_bind()))
+
+
+def downgrade() -> None:
+    """There is no way back: dropping a table would lose the journal. A backup is the way back."""
+    raise NotImplementedError("the schema is not downgraded; restore the backup made before the upgrade")
