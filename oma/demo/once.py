@@ -26,12 +26,10 @@ class Played:
     seconds: float
 
 
-async def seed_scenarios(
-    stack: Stack, scenarios: Sequence[Scenario] = SCENARIOS
-) -> tuple[World, dict[Scenario, SeededVm]]:
+async def seed_scenarios(stack: Stack) -> tuple[World, dict[Scenario, SeededVm]]:
     """All VMs, one after the other: the list shows them from then on."""
     world = World(stack)
-    return world, {scenario: await scenario.seed(world) for scenario in scenarios}
+    return world, {scenario: await scenario.seed(world) for scenario in SCENARIOS}
 
 
 async def play_scenarios(world: World, vms: dict[Scenario, SeededVm]) -> AsyncIterator[Played]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
@@ -83,7 +83,7 @@ class Operator:
         except aiohttp.ClientConnectionError:
             return False
 
-    async def follow(self, job_id: str) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self, job_id: str) -> AsyncGenerator[dict[str, Any], None]:
         """The job's events from its first one, live, until the stream ends."""
         async with self._open().get(f"{self.url}/api/v1/jobs/{job_id}/events") as response:
             response.raise_for_status()

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
+from oma.demo.threads import in_thread
+
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 40.0
 KILL_TIMEOUT_S: Final = 10.0
@@ -37,7 +39,7 @@ class Program:
         self.name = name
         self.log = directory / f"{name}.log"
         self.listening: dict[str, Any] = {}
-        self._command = [find_command(name), *arguments]
+        self._arguments = tuple(arguments)
         self._directory = directory
         self._process: subprocess.Popen[str] | None = None
 
@@ -55,7 +57,7 @@ class Program:
 
     async def start(self, env: Mapping[str, str] | None = None) -> None:
         """Returns when it listens; `env` comes on top. Raises `ProgramFailed`."""
-        process = await asyncio.to_thread(self._launch, env or {})
+        process = await in_thread(self._launch, env or {})
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 line = await asyncio.to_thread(self._read_line, process)
@@ -134,7 +136,7 @@ class Program:
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C on the terminal reaches the demo, which then stops its programs in order.
             self._process = subprocess.Popen(
-                self._command,
+                [find_command(self.name), *self._arguments],
                 env={**clean_environment(), **env},
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
@@ -155,7 +157,7 @@ class Program:
 
 def _drain(stdout: IO[str], log: Path) -> None:
     """What it still prints goes to its log, so that a full pipe never holds it up."""
-    with stdout, log.open("a", encoding="utf-8") as kept:
+    with suppress(OSError), stdout, log.open("a", encoding="utf-8") as kept:
         shutil.copyfileobj(stdout, kept)
 
 

@@ -22,6 +22,7 @@ from database.door import Door
 from database.tables import ossea_configs, vm_replication_contexts
 from oma.demo.operator import Operator
 from oma.demo.programs import Program
+from oma.demo.threads import in_thread
 from ossea.simulator.admin_client import AdminClient
 
 HOST: Final = "127.0.0.1"
@@ -112,13 +113,13 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as exits:
         directory = options.directory
         if directory is None:
-            directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="oma-demo-"))
+            directory = Path(tempfile.gettempdir()) / f"oma-demo-{secrets.token_hex(6)}"
             exits.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
         ports = await asyncio.to_thread(choose_ports, options.ports, options.say)
         url = options.database_url or f"sqlite:///{directory / 'oma.db'}"
         key, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
-        layout = await asyncio.to_thread(_lay_out, directory, url, ports, options.settings)
-        await asyncio.to_thread(schema.upgrade, url)
+        layout = await in_thread(_lay_out, directory, url, ports, options.settings)
+        await in_thread(schema.upgrade, url)
         door = await Door.open(url, readers=2)
         exits.push_async_callback(door.close)
         await door.write(_require_empty)
@@ -199,8 +200,10 @@ def find_port() -> int:
 def _lay_out(directory: Path, url: str, ports: Ports, settings: Mapping[str, Mapping[str, Any]]) -> Layout:
     directory = directory.absolute()
     layout = Layout(directory, directory / "oma.toml", directory / "by-id", directory / "nbd")
-    for folder in (directory, layout.device_root, layout.nbd_dir):
-        folder.mkdir(parents=True, exist_ok=True)
+    # It holds the key of the cloud: nobody else's business, even of a simulated one.
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (layout.device_root, layout.nbd_dir):
+        folder.mkdir(exist_ok=True)
     sections: dict[str, dict[str, Any]] = {
         "database": {"url": url},
         "http": {"port": ports.oma},

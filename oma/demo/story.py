@@ -158,7 +158,7 @@ def cast(story: VmStory, now: datetime) -> SeededVm:
         failover_id=f"failover-{uid('failover', *key)}",
         replication_id=f"job-{uid('replication', *key)}",
         test_vm_id=uid("test vm", *key),
-        test_vm_name=test_vm_name(story.name, begun_at),
+        test_vm_name=build_test_vm_name(story.name, begun_at),
         foreign_vm_id=uid("foreign vm", *key),
         begun_at=begun_at,
         disks=tuple(
@@ -175,11 +175,8 @@ def cast(story: VmStory, now: datetime) -> SeededVm:
     )
 
 
-def test_vm_name(vm_name: str, begun_at: datetime) -> str:
+def build_test_vm_name(vm_name: str, begun_at: datetime) -> str:
     """As existing installations name test VMs: a host name that ends in the failover's Unix time."""
     plain = unicodedata.normalize("NFKC", f"{vm_name}-test-{int(begun_at.timestamp())}").lower()
     name = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", plain)).strip("-")
     return (f"vm-{name}" if name[:1].isdigit() else name)[:LONGEST_VM_NAME]
-
-
-test_vm_name.__test__ = False  # type: ignore[attr-defined]  # pytest takes it for a test where it is imported

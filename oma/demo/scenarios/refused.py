@@ -27,6 +27,8 @@ class Refused:
     vanished: bool = False
     """CloudStack no longer lists the last volume."""
     without_volume_daemon: bool = False
+    beside: VmStory | None = None
+    """Another VM that is seeded before."""
 
     @property
     def vm_name(self) -> str:
@@ -37,6 +39,8 @@ class Refused:
         return self.without_volume_daemon
 
     async def seed(self, world: World) -> SeededVm:
+        if self.beside is not None:
+            await world.seed(self.beside)
         vm = await world.seed(self.story)
         if self.vanished:
             await world.stack.admin.delete_volume(vm.disks[-1].volume_id)
@@ -131,9 +135,10 @@ REFUSED: Final = (
     ),
     Refused(
         "a tracked snapshot that belongs to another volume",
-        VmStory("wrong-snapshot", (DiskStory(Place.TEST_VM, tracked="went-live"), ON_TEST_VM), test_vm="Stopped"),
+        VmStory("wrong-snapshot", (DiskStory(Place.TEST_VM, tracked="right-snapshot"), ON_TEST_VM), test_vm="Stopped"),
         "409 snapshot_mismatch",
         "but CloudStack shows it on volume",
+        beside=VmStory("right-snapshot", (ON_TEST_VM,), test_vm="Stopped"),
     ),
     Refused(
         "the Volume Daemon is down",
