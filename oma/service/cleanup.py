@@ -18,9 +18,13 @@ from oma.service.names import get_context
 from oma.workflow.guards import judge
 from oma.workflow.observe import World, collect_evidence
 from oma.workflow.planning import build_plan, first_phase_problem
+from oma.workflow.staleness import stale_refusal
 
 OBSERVE_AGAIN = 3
 """Times that a plan is made anew when somebody changes the VM's status between looking and queueing."""
+
+FIRST_BUSY_PAUSE_S = 0.25
+LONGEST_BUSY_PAUSE_S = 5.0
 
 ENDED = frozenset({JobState.COMPLETED, JobState.PARKED, JobState.FAILED, JobState.CANCELLED})
 
@@ -41,26 +45,73 @@ class Waited:
 async def plan_cleanup(deps: Deps, request: CleanupRequest) -> Plan:
     """Observes, judges and plans without changing anything; raises `Refused` with every reason."""
     context = await get_context(deps, request.vm_name, request.context_id)
-    records = await deps.inventory.get_records(context.context_id)
-    _refuse_if_occupied(records.active_job_id, records.active_job_holder, records.open_issue_ids, context.vm_name)
-    world = World(deps.cloud, deps.volumes, deps.clock)
-    evidence = await collect_evidence(records, world, deps.limits, deps.observe_timeout_s)
+    async with deps.analyses:
+        records = await deps.inventory.get_records(context.context_id)
+        _refuse_if_occupied(records.active_job_id, records.active_job_holder, records.open_issue_ids, context.vm_name)
+        world = World(deps.cloud, deps.volumes, deps.clock)
+        evidence = await collect_evidence(records, world, deps.limits, deps.observe_timeout_s)
     refusals = judge(evidence)
     if refusals:
         raise Refused(refusals, vm_name=context.vm_name)
-    return build_plan(evidence)
+    plan = build_plan(evidence)
+    deps.shown.add(plan)
+    return plan
 
 
-async def submit_cleanup(deps: Deps, request: CleanupRequest, idempotency_key: str | None = None) -> Job:
-    """Queues the run of a plan that passed every guard; raises `Refused` and then nothing was written."""
+async def find_run_of_key(deps: Deps, request: CleanupRequest, idempotency_key: str | None) -> Job | None:
+    """The run that this request began under this key already; another request's key is refused.
+
+    Raises `idempotency_key_reused`. Only runs are kept by key: what was refused may be asked again.
+    """
+    if idempotency_key is None:
+        return None
+    found = await deps.jobs.find_job_by_key(idempotency_key)
+    if found is None:
+        return None
+    job, known_hash = found
+    if known_hash != request_hash(request):
+        raise OmaError(
+            Code.IDEMPOTENCY_KEY_REUSED,
+            f"The idempotency key was used for another request, of job {job.id}; choose a new key for this one.",
+            job_id=job.id,
+        )
+    return job
+
+
+async def submit_cleanup(
+    deps: Deps, request: CleanupRequest, idempotency_key: str | None = None, *, patience_s: float | None = None
+) -> Job:
+    """Queues the run of a plan that passed every guard; raises `Refused` and then nothing was written.
+
+    A request that began a run under its key already gets that run, however it stands. `patience_s` is how long the
+    caller lets us wait for volumes in transition; `busy_wait_s` at most, and without a wish.
+    """
+    known = await find_run_of_key(deps, request, idempotency_key)
+    if known is not None:
+        return known
+    try:
+        return await _submit(deps, request, idempotency_key, patience_s)
+    except OmaError:
+        # The same call, sent twice at once: what stands in this one's way may be the run that the other began.
+        known = await find_run_of_key(deps, request, idempotency_key)
+        if known is None:
+            raise
+        return known
+
+
+async def _submit(
+    deps: Deps, request: CleanupRequest, idempotency_key: str | None, patience_s: float | None
+) -> Job:
     if deps.stopping.is_set():
         raise OmaError(Code.SHUTTING_DOWN, "The daemon is stopping; ask again in a moment.")
+    wait_s = deps.busy_wait_s if patience_s is None else min(patience_s, deps.busy_wait_s)
+    wait_until = deps.clock.monotonic() + wait_s
     for _ in range(OBSERVE_AGAIN):
-        plan = await plan_cleanup(deps, request)
+        plan = await _plan_when_settled(deps, request, wait_until)
         problem = first_phase_problem(plan, request.phases)
         if problem is not None:
             raise OmaError(Code.INVALID_REQUEST, problem, field="phases")
-        _refuse_stale(plan, request)
+        _refuse_stale(deps, plan, request)
         try:
             job = await deps.journal.queue_job(_queued(deps, plan, request, idempotency_key))
         except ConcurrentChange:
@@ -79,18 +130,31 @@ async def submit_cleanup(deps: Deps, request: CleanupRequest, idempotency_key: s
     )
 
 
+async def _plan_when_settled(deps: Deps, request: CleanupRequest, wait_until: float) -> Plan:
+    """Plans, and waits for volumes in transition as long as they alone stand in the way, not beyond `wait_until`."""
+    pause_s = FIRST_BUSY_PAUSE_S
+    while True:
+        try:
+            return await plan_cleanup(deps, request)
+        except Refused as refused:
+            only_busy = all(refusal.code is Code.VOLUME_BUSY for refusal in refused.refusals)
+            over = deps.clock.monotonic() + pause_s > wait_until
+            if not only_busy or over or deps.stopping.is_set():
+                raise
+        await deps.clock.sleep(pause_s)
+        pause_s = min(pause_s * 2, LONGEST_BUSY_PAUSE_S)
+
+
 async def wait_for_job(deps: Deps, job_id: str, wait_s: float) -> Waited:
     """Waits until the job has ended, an operation of it is overdue, the daemon stops, or `wait_s` is over."""
     overdue: dict[str, object] | None = None
-    with deps.bus.subscribe() as events:
+    with deps.bus.subscribe(job_id) as events:
         waited = await _look(deps, job_id)
         if waited.ended:
             return waited
         try:
             async with asyncio.timeout(wait_s):
                 async for event in events:
-                    if event.job_id != job_id:
-                        continue
                     if event.type is EventType.ACTION_OVERDUE:
                         overdue = dict(event.data)
                         break
@@ -137,19 +201,10 @@ def _refuse_if_occupied(job_id: str | None, holder: str | None, open_issue_ids: 
         )
 
 
-def _refuse_stale(plan: Plan, request: CleanupRequest) -> None:
-    if request.expect_plan is not None and request.expect_plan != plan.digest:
-        raise Refused(
-            (
-                Refusal(
-                    Code.PLAN_STALE,
-                    f"The plan for {plan.vm_name} is no longer the one that was shown.",
-                    "Look at the new plan with a dry run and confirm that one.",
-                    {"expected": request.expect_plan, "current": plan.digest},
-                ),
-            ),
-            vm_name=plan.vm_name,
-        )
+def _refuse_stale(deps: Deps, plan: Plan, request: CleanupRequest) -> None:
+    expected = request.expect_plan
+    if expected is not None and expected != plan.digest:
+        raise Refused((stale_refusal(expected, deps.shown.find(expected), plan),), vm_name=plan.vm_name)
 
 
 def _queued(deps: Deps, plan: Plan, request: CleanupRequest, idempotency_key: str | None) -> JobQueued:

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 
 from oma.domain.evidence import GuardLimits
 from oma.ports import Clock, Cloud, Ids, Inventory, JobReader, JournalStore, Volumes
+from oma.service.shown import ShownPlans
 from oma.workflow.bus import EventBus
+
+ANALYSES_AT_ONCE = 4
+"""Analyses of requests at once: a hundred requests must not slow down the runs that have begun already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +28,8 @@ class Deps:
     bus: EventBus
     limits: GuardLimits
     observe_timeout_s: float = 20.0
+    busy_wait_s: float = 600.0
+    analyses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ANALYSES_AT_ONCE))
+    shown: ShownPlans = field(default_factory=ShownPlans)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -50,15 +50,25 @@ class DependencyHealth:
 async def list_vms(
     deps: Deps, where: ContextFilter, *, needs: bool | None, limit: int, cursor: str | None
 ) -> Page[VmView]:
-    """A page of VMs by name; with `needs`, pages are read until `limit` matching ones are found."""
+    """A page of VMs by name; with `needs`, pages are read until `limit` matching ones are found.
+
+    A page that holds more matching VMs than are wanted is read once more, only as far as the last one of them, so that
+    the cursor stands right behind it.
+    """
     found: list[VmView] = []
     now = deps.clock.now()
+    size = limit if needs is None else SCAN_PAGE
     while True:
-        page = await deps.inventory.list_records(where, limit if needs is None else SCAN_PAGE, cursor)
+        page = await deps.inventory.list_records(where, size, cursor)
         views = [VmView(records, needs_cleanup(records, now, deps.limits)) for records in page.items]
         if needs is None:
             return Page(tuple(views), page.next_cursor)
-        found += [view for view in views if view.need.recommended is needs]
+        places = [place for place, view in enumerate(views, 1) if view.need.recommended is needs]
+        wanted = limit - len(found)
+        if len(places) > wanted:
+            size = places[wanted - 1]
+            continue
+        found += [views[place - 1] for place in places]
         cursor = page.next_cursor
         if cursor is None or len(found) >= limit:
             return Page(tuple(found), cursor)
@@ -105,7 +115,7 @@ async def stream_events(deps: Deps, job_id: str | None, after_seq: int | None) -
 
     Ends when the daemon stops or the reader is far too slow; it may come again with its last `seq`.
     """
-    with deps.bus.subscribe() as live:
+    with deps.bus.subscribe(job_id) as live:
         last = await deps.jobs.last_event_seq() if after_seq is None else after_seq
         while True:
             batch = await deps.jobs.list_events(last, job_id, STREAM_BATCH)
@@ -115,7 +125,7 @@ async def stream_events(deps: Deps, job_id: str | None, after_seq: int | None) -
             if len(batch) < STREAM_BATCH:
                 break
         async for event in live:
-            if event.seq > last and (job_id is None or event.job_id == job_id):
+            if event.seq > last:
                 last = event.seq
                 yield event
 

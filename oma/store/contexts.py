@@ -97,16 +97,21 @@ def claim_context(connection: Connection, context_id: str, observed_status: str,
 
 
 def lock_context(connection: Connection, context_id: str) -> tuple[str, str | None]:
-    """Status and current job as they are now; nobody changes them until the commit."""
+    """Status and current job as they are now; nobody changes them until the commit. Gone: `ConcurrentChange`."""
+    found = find_locked(connection, context_id)
+    if found is None:
+        raise ConcurrentChange(f"the context {context_id} is gone")
+    return found
+
+
+def find_locked(connection: Connection, context_id: str) -> tuple[str, str | None] | None:
     query = (
         select(contexts.c.current_status, contexts.c.current_job_id)
         .where(contexts.c.context_id == context_id)
         .with_for_update()
     )
     row = connection.execute(query).first()
-    if row is None:
-        raise ConcurrentChange(f"the context {context_id} is gone")
-    return row.current_status, row.current_job_id
+    return None if row is None else (row.current_status, row.current_job_id)
 
 
 def set_status(connection: Connection, context_id: str, status: str, at: datetime, **more: Any) -> None:

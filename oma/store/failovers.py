@@ -76,7 +76,12 @@ def list_failovers(connection: Connection, context_ids: Iterable[str]) -> list[F
 def list_joblog(connection: Connection, job_ids: Sequence[str]) -> list[JobLogRecord]:
     """The `job_tracking` rows of these ids, with their steps' names and their last sign of life: a step or a line."""
     steps = select(
-        job_steps.c.job_id, job_steps.c.name, job_steps.c.seq, job_steps.c.started_at, job_steps.c.completed_at
+        job_steps.c.job_id,
+        job_steps.c.name,
+        job_steps.c.seq,
+        job_steps.c.status,
+        job_steps.c.started_at,
+        job_steps.c.completed_at,
     ).order_by(job_steps.c.job_id, job_steps.c.seq)
     steps_of = group(rows_for(connection, steps, job_steps.c.job_id, job_ids), lambda row: str(row["job_id"]))
     lines = select(log_events.c.job_id, func.max(log_events.c.ts).label("last")).group_by(log_events.c.job_id)
@@ -94,6 +99,7 @@ def list_joblog(connection: Connection, job_ids: Sequence[str]) -> list[JobLogRe
                 job_type=row["job_type"] or "",
                 operation=row["operation"] or "",
                 step_names=tuple(step["name"] for step in own_steps),
+                running_step_names=tuple(step["name"] for step in own_steps if step["status"] == "running"),
                 last_activity_at=max((at for at in times if at is not None), default=None),
             )
         )

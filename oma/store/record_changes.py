@@ -64,7 +64,8 @@ def reset_records(writing: Writing, change: RecordsReset) -> Draft:
 def restore_status(writing: Writing, change: StatusRestored) -> Draft:
     """Where somebody else set another status meanwhile, theirs stays, and the event says so."""
     _check_context(writing, change.context_id)
-    found, _job_id = contexts.lock_context(writing.connection, change.context_id)
+    locked = contexts.find_locked(writing.connection, change.context_id)
+    found = locked[0] if locked else "gone"
     restored = found == CLEANUP_REQUIRED
     if restored:
         contexts.set_status(writing.connection, change.context_id, change.status, writing.at)

@@ -19,7 +19,7 @@ from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from oma.workflow.drivers import DRIVERS, Driver, expiry
 from oma.workflow.look import Verdict, settle
 from oma.workflow.retry import build_sending_policy
-from oma.workflow.run import Failure, Parked, Run, Stopped
+from oma.workflow.run import Failure, Parked, Run, Stopped, code_of
 
 NEVER_ARRIVED: Final = frozenset({Fault.NOT_SENT, Fault.REFUSED})
 CLOUD_KINDS: Final = frozenset(
@@ -30,14 +30,16 @@ CLOUD_KINDS: Final = frozenset(
 async def perform(run: Run, planned: Sequence[PlannedAction], *, in_order: bool = False) -> None:
     """Runs the actions beside each other; those done before are left alone.
 
-    `in_order` submits them one after the other, without waiting for one to end. After the first failure nothing new
-    is begun; what was sent is followed to its end. Raises `Parked` with every failure, or `Stopped`.
+    `in_order` submits them one after the other, without waiting for one to end. After the first failure, also one that
+    an earlier process journaled, and while one is overdue, nothing new is begun; what was sent is followed to its end.
+    Raises `Parked` with every failure, or `Stopped`.
     """
-    crew = _Crew(run, in_order=in_order)
+    failures = [known for one in planned if (known := _known_failure(run, one)) is not None]
+    crew = _Crew(run, in_order=in_order, failed=bool(failures))
     results = await asyncio.gather(
-        *(crew.run_one(one) for one in planned if not run.is_done(one)), return_exceptions=True
+        *(crew.run_one(one) for one in planned if not run.is_done(one)),
+        return_exceptions=True,
     )
-    failures: list[Failure] = []
     stopped = False
     for result in results:
         if isinstance(result, Parked):
@@ -62,11 +64,11 @@ async def skip(run: Run, planned: PlannedAction, sentence: str, evidence: dict[s
 class _Crew:
     """The actions of one `perform`: a bound on how many at once, the order of sending, and whether one has failed."""
 
-    def __init__(self, run: Run, *, in_order: bool) -> None:
+    def __init__(self, run: Run, *, in_order: bool, failed: bool) -> None:
         self._run = run
         self._places = asyncio.Semaphore(run.tools.figures.parallel)
         self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if in_order else nullcontext()
-        self._failed = False
+        self._failed = failed
 
     async def run_one(self, planned: PlannedAction) -> None:
         async with self._places:
@@ -82,7 +84,7 @@ class _Crew:
             begun = run.find_action(planned)
             if begun is not None and begun.state is ActionState.STARTED:
                 action, outcome = await _take_up(run, driver, begun)
-            elif self._failed or run.tools.stop.is_set():
+            elif self._failed or run.overdue or run.tools.stop.is_set():
                 raise Stopped
             else:
                 action, outcome = await _begin(run, driver, planned)
@@ -108,10 +110,8 @@ async def _send(run: Run, driver: Driver, action: Action) -> tuple[Action, Remot
         if error.fault is Fault.FAILED:
             return action, RemoteOutcome(RemoteStatus.FAILED, error.upstream)
         if error.fault is Fault.NOT_SENT:
-            raise await _fail(run, action, _code_of(error), f"{_did_not(action)}: it was never sent.", error) from error
-        found = await _look_for(run, driver, action, error)
-        if found.status is RemoteStatus.ABSENT:
-            raise await _fail(run, action, _code_of(error), f"{_did_not(action)} was answered.", error) from error
+            raise await _fail(run, action, code_of(error), f"{_did_not(action)}: it was never sent.", error) from error
+        await _look_for(run, driver, action, error)
         remote_id = action.id
     action = run.remember(action.with_remote_id(remote_id, run.tools.clock.now()))
     await run.journal.write(ActionSent(action.id, remote_id, f"{action.sentence.rstrip('.')}: sent as {remote_id}."))
@@ -125,7 +125,7 @@ async def _take_up(run: Run, driver: Driver, action: Action) -> tuple[Action, Re
     try:
         found = await driver.probe(run, action)
     except UpstreamError as error:
-        raise await _fail(run, action, _code_of(error), "Whether it was sent can't be told.", error) from error
+        raise await _fail(run, action, code_of(error), "Whether it was sent can't be told.", error) from error
     if found.status is not RemoteStatus.ABSENT:
         action = run.remember(action.with_remote_id(action.id, run.tools.clock.now()))
         await run.journal.write(ActionSent(action.id, action.id, "Found again after a restart by its own id."))
@@ -136,17 +136,21 @@ async def _take_up(run: Run, driver: Driver, action: Action) -> tuple[Action, Re
     return await _send(run, driver, action)
 
 
-async def _look_for(run: Run, driver: Driver, action: Action, lost: UpstreamError) -> RemoteOutcome:
-    """Asks for the call by its own id until somebody answers; raises `Parked` when nobody does."""
-    verdict = RemoteOutcome(RemoteStatus.ABSENT, lost.upstream)
+async def _look_for(run: Run, driver: Driver, action: Action, lost: UpstreamError) -> None:
+    """Asks for the call by its own id until it is found; raises `Parked` where it is not, or where nobody answers."""
+    found: RemoteOutcome | None = None
 
     async def ask() -> Verdict:
-        nonlocal verdict
-        verdict = await driver.probe(run, action)
-        return Verdict(proven=verdict.status is not RemoteStatus.ABSENT, sentence="")
+        nonlocal found
+        found = await driver.probe(run, action)
+        return Verdict(proven=found.status is not RemoteStatus.ABSENT, sentence="")
 
-    await settle(run, ask, patience_s=run.tools.figures.settle_s)
-    return verdict
+    verdict = await settle(run, ask, patience_s=run.tools.figures.settle_s)
+    if not verdict.proven:
+        system = lost.upstream.system
+        known = f"{system} does not know its id" if found else f"whether it arrived can't be told, {system} is silent"
+        sentence = f"{_did_not(action)}: its call was not answered, and {known}."
+        raise await _fail(run, action, code_of(lost), sentence, lost) from lost
 
 
 async def _follow(run: Run, driver: Driver, action: Action) -> RemoteOutcome:
@@ -154,7 +158,7 @@ async def _follow(run: Run, driver: Driver, action: Action) -> RemoteOutcome:
         return await driver.follow(run, action)
     except UpstreamError as error:
         sentence = f"{_did_not(action)}: how it ended can't be told, {error.upstream.system} does not answer."
-        raise await _fail(run, action, _code_of(error), sentence, error) from error
+        raise await _fail(run, action, code_of(error), sentence, error) from error
 
 
 async def _conclude(run: Run, driver: Driver, action: Action, outcome: RemoteOutcome) -> None:
@@ -232,9 +236,19 @@ def _error(failure: Failure) -> dict[str, object]:
     }
 
 
-def _code_of(error: UpstreamError) -> Code:
-    """A broken answer is an error, no answer a time-out, told apart by who was asked."""
-    cloud = error.upstream.system == "CloudStack"
-    if error.fault in (Fault.NO_ANSWER, Fault.NOT_SENT):
-        return Code.CLOUDSTACK_TIMEOUT if cloud else Code.VOLUME_DAEMON_TIMEOUT
-    return Code.CLOUDSTACK_ERROR if cloud else Code.VOLUME_DAEMON_ERROR
+def _known_failure(run: Run, planned: PlannedAction) -> Failure | None:
+    """The failure of an action that an earlier process journaled and could not park any more; it is not repeated."""
+    action = run.find_action(planned)
+    if action is None or action.state is not ActionState.EXECUTION_FAILED:
+        return None
+    error = action.error or {}
+    said = error.get("upstream")
+    return Failure(
+        Code(error.get("code", Code.CLEANUP_FAILED.value)),
+        str(error.get("detail") or action.sentence),
+        action.phase,
+        action,
+        Upstream(**said) if said else None,
+        unknown=bool(error.get("unknown", True)),
+        evidence=action.evidence,
+    )

@@ -68,7 +68,7 @@ async def _follow_operation(run: Run, action: Action) -> RemoteOutcome:
         if outcome.status is not RemoteStatus.PENDING:
             return RemoteOutcome(outcome.status, outcome.upstream, outcome.detail, overdue or outcome.overdue)
         if outcome.overdue and not overdue:
-            overdue = True
+            overdue = run.overdue = True
             await _say_overdue(run, action)
 
 

@@ -22,7 +22,8 @@ from oma.workflow.revert_need import revert_need
 from oma.workflow.snapshot_rules import choose_snapshot, replications_since
 
 Guard = Callable[[Evidence], Iterator[Refusal]]
-STABLE_TEST_VM_STATES: Final = frozenset({"Running", "Stopped", "Destroyed", "Expunging"})
+PASSING_VM_STATES: Final = frozenset({"Starting", "Stopping", "Migrating"})
+GIVING_VM_STATES: Final = frozenset({"Running", "Stopped", "Destroyed", "Expunging"})
 INJECTION_STEP: Final = "virtio-driver-injection"
 LISTING_ADVICE: Final = "Look the volume up in CloudStack and correct the record before anything is cleaned."
 
@@ -33,16 +34,22 @@ def judge(evidence: Evidence) -> tuple[Refusal, ...]:
 
 
 def live_failover(evidence: Evidence) -> Iterator[Refusal]:
-    """A live failover is never undone: what this version cannot tell (was its VM ever started?) counts as started."""
+    """A live failover is never undone: what this version cannot tell (was its VM ever started?) counts as started.
+
+    The newest one counts, and any older one that never ended: a reset would end it as failed.
+    """
     newest = evidence.records.newest_failover
-    if newest is None or newest.job_type != "live":
-        return
-    yield Refusal(
-        Code.LIVE_FAILOVER,
-        f"The newest failover of {_name(evidence)} is a live failover ({newest.job_id}, {newest.status}).",
-        "Leave it alone: people may work on the VM that it made. Nothing was touched.",
-        _failover_evidence(evidence, newest),
-    )
+    for failover in evidence.records.failovers:
+        if failover.job_type == "test" or not (failover is newest or failover.is_open):
+            continue
+        which = "newest" if failover is newest else "open"
+        words = f"({failover.job_id}, {failover.status or 'no status'})"
+        yield Refusal(
+            Code.LIVE_FAILOVER,
+            f"The {which} failover of {_name(evidence)} is a live failover {words}.",
+            "Leave it alone: people may work on the VM that it made. Nothing was touched.",
+            _failover_evidence(evidence, failover),
+        )
 
 
 def test_failover_active(evidence: Evidence) -> Iterator[Refusal]:
@@ -129,6 +136,8 @@ def records_are_whole(evidence: Evidence) -> Iterator[Refusal]:
         for volume in records.volumes
         if referred.count(volume.id) != 1
     ]
+    volume_ids = [volume.volume_id for volume in records.volumes]
+    problems += [f"Volume {one} has two rows." for one in sorted(set(volume_ids)) if volume_ids.count(one) > 1]
     disk_ids = [disk.disk_id for disk in records.disks]
     problems += [f"Disk id {one} stands twice." for one in sorted(set(disk_ids)) if disk_ids.count(one) > 1]
     problems += [f"Volume {one} is claimed by another VM's records too." for one in records.shared_volume_ids]
@@ -214,7 +223,7 @@ def volumes_are_settled(evidence: Evidence) -> Iterator[Refusal]:
                 {"volume_id": volume.volume_id, "state": facts.cloud.state, "job_id": facts.cloud.pending_job_id},
             )
     vm = find_test_vm(evidence)
-    if vm is not None and vm.state not in STABLE_TEST_VM_STATES:
+    if vm is not None and vm.state in PASSING_VM_STATES:
         yield Refusal(
             Code.VOLUME_BUSY,
             f"The test VM {vm.name} is {vm.state}, neither Running nor Stopped.",
@@ -224,13 +233,26 @@ def volumes_are_settled(evidence: Evidence) -> Iterator[Refusal]:
 
 
 def test_vm_gives_back(evidence: Evidence) -> Iterator[Refusal]:
-    """A root volume can be detached only from a stopped VM; one on a destroyed VM dies with it at the expunge."""
+    """A root volume can be detached only from a stopped VM; one on a destroyed VM dies with it at the expunge.
+
+    One that could not be built (`Error`), or whose state CloudStack itself does not know, is never seen `Stopped`, so
+    that nothing is detached from it and nothing reverted beside it; where neither is needed it is left as it is.
+    """
     vm = find_test_vm(evidence)
-    if vm is None or not vm.is_gone:
+    if vm is None:
         return
     held = [facts.cloud for _, facts, _ in _places(evidence) if isinstance(facts.cloud, CloudVolume)]
+    in_the_way = any(True for _ in _to_revert(evidence)) or any(volume.vm_id == vm.id for volume in held)
+    if vm.state not in PASSING_VM_STATES | GIVING_VM_STATES and in_the_way:
+        yield Refusal(
+            Code.STATE_UNKNOWN,
+            f"The test VM {vm.name} is {vm.state}; whether it can still write to a volume can't be told.",
+            "See what hangs on it, bring it to Stopped or destroy it in CloudStack, never with expunge, then ask "
+            f"again: cs listVolumes virtualmachineid={vm.id} listall=true",
+            {"vm_id": vm.id, "vm_state": vm.state},
+        )
     for volume in held:
-        if volume.vm_id == vm.id and volume.is_root:
+        if volume.vm_id == vm.id and vm.is_gone and volume.is_root:
             yield Refusal(
                 Code.STATE_UNKNOWN,
                 f"Critical: {volume.name} is the root volume of {vm.name}, which is {vm.state}; "

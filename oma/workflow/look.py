@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from oma.domain.world import CloudVm, CloudVolume, DeviceScan
 from oma.ports import UpstreamError
+from oma.workflow.retry import build_asking_policy
 from oma.workflow.run import Run, Stopped
 
 FIRST_PAUSE_S = 0.05
@@ -74,12 +75,12 @@ class Verdict:
 
 
 async def settle(run: Run, judge: Callable[[], Awaitable[Verdict]], *, patience_s: float) -> Verdict:
-    """Looks until the effect shows, for `patience_s`, or for `busy_wait_s` while something is in transition.
+    """Looks until the effect shows, for `patience_s` of calm, or for `busy_wait_s` while something is in transition.
 
     An upstream that does not answer is asked again within that time; its silence is the last verdict if it lasts.
     """
     clock, figures = run.tools.clock, run.tools.figures
-    began = clock.monotonic()
+    began = calm_since = clock.monotonic()
     pause_s = FIRST_PAUSE_S
     while True:
         try:
@@ -87,8 +88,11 @@ async def settle(run: Run, judge: Callable[[], Awaitable[Verdict]], *, patience_
         except UpstreamError as error:
             verdict = Verdict(proven=False, sentence=f"{error.upstream.system} did not answer: {error.upstream.text}")
             patience_s = max(patience_s, figures.settle_s)
-        limit_s = figures.busy_wait_s if verdict.in_transition else patience_s
-        if verdict.proven or clock.monotonic() - began >= limit_s:
+        now = clock.monotonic()
+        if verdict.in_transition:
+            calm_since = now
+        over = now - began >= figures.busy_wait_s if verdict.in_transition else now - calm_since >= patience_s
+        if verdict.proven or over:
             return verdict
         await until_stopped(run, clock.sleep(pause_s))
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -100,7 +104,7 @@ async def settled_look(run: Run, volume_ids: Sequence[str], vm_ids: Sequence[str
     A volume that is in transition even then is left to the checks of whoever asked. Source of the need: a late detach
     can take off a newer attachment (CloudStack issue 14214).
     """
-    look = await look_at(run, volume_ids, vm_ids)
+    look = await ask(run, lambda: look_at(run, volume_ids, vm_ids))
 
     async def judge() -> Verdict:
         nonlocal look
@@ -111,6 +115,20 @@ async def settled_look(run: Run, volume_ids: Sequence[str], vm_ids: Sequence[str
     if not look.is_settled:
         await settle(run, judge, patience_s=0)
     return look
+
+
+async def ask(run: Run, question: Callable[[], Awaitable[T]]) -> T:
+    """The answer to a question between two actions, asked again where nobody answers.
+
+    Raises `UpstreamError` when that lasts, and `Stopped`.
+    """
+
+    async def put() -> T:
+        # The policy awaits only what it knows for a coroutine function.
+        return await question()
+
+    answer: T = await until_stopped(run, build_asking_policy(run.tools.clock)(put))
+    return answer
 
 
 async def until_stopped(run: Run, work: Awaitable[T]) -> T:

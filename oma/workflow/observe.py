@@ -79,8 +79,8 @@ def choose_config(records: VmRecords) -> OmaConfig | None:
 def tracked_snapshot_ids(records: VmRecords) -> dict[str, dict[str, list[str]]]:
     """Snapshot id → volume id → the places that name it for that volume.
 
-    A failover's own `ossea_snapshot_id` names no volume; it counts for the system disk when that has no other,
-    because existing installations wrote it before they tracked a snapshot per volume.
+    An open failover's own `ossea_snapshot_id` names no volume; where no volume's row names it too it counts for the
+    system disk, because existing installations wrote it before they tracked a snapshot per volume.
     """
     tracked: dict[str, dict[str, list[str]]] = {}
     for volume in records.volumes:
@@ -90,7 +90,17 @@ def tracked_snapshot_ids(records: VmRecords) -> dict[str, dict[str, list[str]]]:
         if mapping.ossea_snapshot_id:
             places = tracked.setdefault(mapping.ossea_snapshot_id, {})
             places.setdefault(mapping.volume_uuid, []).append("device_mappings")
+    system_volume_id = _system_volume_id(records)
+    for failover in records.failovers:
+        snapshot_id = failover.ossea_snapshot_id
+        if failover.is_open and snapshot_id and system_volume_id and snapshot_id not in tracked:
+            tracked[snapshot_id] = {system_volume_id: ["failover_jobs"]}
     return tracked
+
+
+def _system_volume_id(records: VmRecords) -> str | None:
+    row_id = next((disk.ossea_volume_id for disk in records.disks if disk.is_system_disk), None)
+    return next((volume.volume_id for volume in records.volumes if volume.id == row_id), None)
 
 
 def _snapshot_facts(

@@ -10,6 +10,7 @@ from oma.domain.evidence import Evidence
 from oma.domain.records import FailoverRecord
 from oma.domain.states import VolumePlace
 from oma.domain.world import Mapping, VolumeFacts
+from oma.workflow.snapshot_rules import last_cleanup_at
 
 WRITING_STEPS: Final = frozenset(
     {"virtio-driver-injection", "vm-creation", "volume-attachment", "vm-startup-and-validation"}
@@ -40,19 +41,22 @@ def revert_need(evidence: Evidence, facts: VolumeFacts, place: VolumePlace) -> R
 
 
 def proven_revert(evidence: Evidence, volume_id: str) -> Action | None:
-    """The revert of an earlier partial run that was proven, if nothing has been attached by us since."""
+    """The revert of an earlier partial run that was proven, unless a failover has begun since."""
     found: Action | None = None
     for action in evidence.records.proven:
         if action.target.volume_id == volume_id and action.kind is ActionKind.REVERT_SNAPSHOT:
             found = action
-    return found
+    if found is None or found.ended_at is None:
+        return None
+    begun = [failover.created_at or failover.started_at for failover in evidence.records.failovers]
+    return None if any(at is not None and at > found.ended_at for at in begun) else found
 
 
 def _need_by_failovers(evidence: Evidence) -> RevertNeed:
     records = evidence.records
-    failovers = [failover for failover in records.failovers if not _is_settled_by_replication(evidence, failover)]
+    failovers = [failover for failover in records.failovers if not _is_settled(evidence, failover)]
     if not failovers:
-        return RevertNeed(needed=False, reason="no failover since the last completed replication")
+        return RevertNeed(needed=False, reason="no failover since the last completed replication or clean-up")
     for failover in failovers:
         log = records.joblog_of(failover)
         if log is None:
@@ -63,11 +67,14 @@ def _need_by_failovers(evidence: Evidence) -> RevertNeed:
     return RevertNeed(needed=False, reason="it never left the OMA and no failover reached a step that writes to it")
 
 
-def _is_settled_by_replication(evidence: Evidence, failover: FailoverRecord) -> bool:
-    """A completed replication that began after the failover ended has made the disk good again."""
+def _is_settled(evidence: Evidence, failover: FailoverRecord) -> bool:
+    """A clean-up of ours ended it, or a completed replication that began after its end made the disk good again."""
     ended = failover.completed_at
     if failover.is_open or ended is None:
         return False
+    begun, cleaned = failover.created_at or failover.started_at, last_cleanup_at(evidence.records)
+    if begun is not None and cleaned is not None and begun < cleaned:
+        return True
     return any(
         row.status == "completed" and row.started_at is not None and row.started_at >= ended
         for row in evidence.records.replications

@@ -13,9 +13,12 @@ from oma.domain.evidence import GuardLimits
 from oma.domain.jobs import ClaimedJob, Step
 from oma.domain.plan import Plan
 from oma.domain.states import DONE_ACTION_STATES, ActionState, Phase, StepStatus
-from oma.ports import Clock, Cloud, Ids, Inventory, JournalStore, Volumes
+from oma.ports import Clock, Cloud, Fault, Ids, Inventory, JournalStore, UpstreamError, Volumes
 from oma.workflow.bus import EventBus
 from oma.workflow.journal import Journal
+
+ANALYSES_AT_ONCE = 4
+"""Runs that analyse at once: those that came first are through sooner, and the OMA's attach queue starts to work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Tools:
     limits: GuardLimits = field(default_factory=GuardLimits)
     figures: Figures = field(default_factory=Figures)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    analyses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ANALYSES_AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,14 @@ class Failure:
     upstream: Upstream | None = None
     unknown: bool = False
     evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def code_of(error: UpstreamError) -> Code:
+    """A broken answer is an error, no answer a time-out, told apart by who was asked."""
+    cloud = error.upstream.system == "CloudStack"
+    if error.fault in (Fault.NO_ANSWER, Fault.NOT_SENT):
+        return Code.CLOUDSTACK_TIMEOUT if cloud else Code.VOLUME_DAEMON_TIMEOUT
+    return Code.CLOUDSTACK_ERROR if cloud else Code.VOLUME_DAEMON_ERROR
 
 
 class Parked(Exception):
@@ -84,6 +96,8 @@ class Run:
         self.journal = Journal(tools.journal_store, claimed.lease, tools.bus, tools.clock)
         self.reverted = claimed.job.reverted
         self.phase = Phase.ANALYZE
+        self.overdue = False
+        """An operation takes longer than agreed: nothing new is begun in this run."""
         self._steps: dict[Phase, Step] = {step.phase: step for step in claimed.steps}
         self._actions = {(action.kind, action.target): action for action in claimed.actions}
         self._seq = max((action.seq for action in claimed.actions), default=0)
@@ -102,6 +116,11 @@ class Run:
     def is_done(self, planned: PlannedAction) -> bool:
         action = self.find_action(planned)
         return action is not None and action.state in DONE_ACTION_STATES
+
+    def is_unsent(self, planned: PlannedAction) -> bool:
+        """Not begun yet, or begun by an earlier process that may not have sent it: the world is looked at first."""
+        action = self.find_action(planned)
+        return action is None or (action.state is ActionState.STARTED and action.remote_id is None)
 
     def is_executed(self, planned: PlannedAction) -> bool:
         """Done by its own proof, not skipped."""

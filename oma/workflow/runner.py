@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from oma.domain.changes import JobEnded, JobReleased, StepEnded, StepStarted
-from oma.domain.errors import Code, ConcurrentChange, LeaseLost, OmaError, Refusal, Refused
+from oma.domain.errors import Code, ConcurrentChange, OmaError, Refusal, Refused
 from oma.domain.jobs import ClaimedJob
 from oma.domain.states import PHASES, JobState, Phase, Replica, StepStatus
-from oma.ports import UpstreamError
+from oma.ports import Fault, UpstreamError
 from oma.workflow.parking import park, refuse
 from oma.workflow.phases import analyze, detach, reattach, reset, snapshots
 from oma.workflow.phases.outcome import PhaseOutcome
-from oma.workflow.run import Failure, Parked, Run, Stopped, Tools
+from oma.workflow.run import Failure, Parked, Run, Stopped, Tools, code_of
 
 PHASE_RUNS: Final[dict[Phase, Callable[[Run], Awaitable[PhaseOutcome]]]] = {
     Phase.ANALYZE: analyze.run,
@@ -43,8 +43,10 @@ async def run_job(claimed: ClaimedJob, tools: Tools) -> str:
         return await _end_badly(run, parked.failures)
     except UpstreamError as error:
         return await _end_badly(run, (_failure_of(run, error),))
-    except (LeaseLost, OmaError):
-        raise
+    except OmaError as error:
+        if error.code is Code.DATABASE_UNAVAILABLE:
+            raise
+        return await _end_badly(run, (Failure(Code.CLEANUP_FAILED, error.sentence, run.phase),))
     except ConcurrentChange as error:
         sentence = f"Somebody else changed a record of this run: {error}"
         return await _end_badly(run, (Failure(Code.CLEANUP_FAILED, sentence, run.phase, unknown=True),))
@@ -98,7 +100,8 @@ async def _end_badly(run: Run, failures: tuple[Failure, ...]) -> str:
 
 
 def _failure_of(run: Run, error: UpstreamError) -> Failure:
-    system = error.upstream.system
-    code = Code.CLOUDSTACK_TIMEOUT if system == "CloudStack" else Code.VOLUME_DAEMON_TIMEOUT
-    sentence = f"{system} did not answer in {run.phase.value}: {error.upstream.text}"
-    return Failure(code, sentence, run.phase, upstream=error.upstream)
+    """A question that was asked several times in vain; who asked only looked, so nothing of it is unknown."""
+    silent = error.fault in (Fault.NO_ANSWER, Fault.NOT_SENT)
+    did = "did not answer" if silent else "answered with an error"
+    sentence = f"{error.upstream.system} {did} in {run.phase.value}: {error.upstream.text}"
+    return Failure(code_of(error), sentence, run.phase, upstream=error.upstream)

@@ -6,6 +6,7 @@ a revert takes only the snapshot's id, whose volume it overwrites.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -89,7 +90,7 @@ def snapshot_problems(
 
 def oldest_failover_at(records: VmRecords) -> datetime | None:
     """When the oldest failover since the last completed replication or clean-up began; None without a dated one."""
-    floor = max((at for at in (_last_replication_at(records), _last_cleanup_at(records)) if at), default=None)
+    floor = max((at for at in (_last_replication_at(records), last_cleanup_at(records)) if at), default=None)
     begun = [failover.created_at or failover.started_at for failover in records.failovers]
     times = [at for at in begun if at is not None and (floor is None or at >= floor)]
     return min(times, default=None)
@@ -106,12 +107,24 @@ def replications_since(records: VmRecords, snapshot_at: datetime) -> list[str]:
     return found
 
 
+def replication_problems(records: VmRecords, snapshots: Sequence[CloudSnapshot]) -> list[str]:
+    """Why nothing may be reverted now: a replication runs, or one ran since the oldest of the snapshots."""
+    problems = [
+        f"Replication {replication.id} is {replication.status}; nothing is reverted under it."
+        for replication in records.replications
+        if replication.is_open
+    ]
+    made = [snapshot.created for snapshot in snapshots if snapshot.created is not None]
+    return problems or (replications_since(records, min(made)) if made else [])
+
+
 def _last_replication_at(records: VmRecords) -> datetime | None:
     ends = [row.completed_at for row in records.replications if row.status == "completed" and row.completed_at]
     return max(ends, default=None)
 
 
-def _last_cleanup_at(records: VmRecords) -> datetime | None:
+def last_cleanup_at(records: VmRecords) -> datetime | None:
+    """When a clean-up of ours last reset the records: everything before it is settled by proven reverts."""
     summary = records.context.last_operation_summary or {}
     at = summary.get("completed_at")
     if summary.get("operation") != "failed-execution-cleanup" or not isinstance(at, str):

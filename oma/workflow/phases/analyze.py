@@ -5,26 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from oma.domain.changes import PlanSaved
-from oma.domain.errors import Code, Refusal, Refused
+from oma.domain.errors import Refused
 from oma.domain.plan import Plan
 from oma.workflow.guards import judge
 from oma.workflow.observe import World, collect_evidence
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count
-from oma.workflow.planning import build_plan
+from oma.workflow.planning import build_plan, first_phase_problem
 from oma.workflow.run import Run
+from oma.workflow.staleness import stale_refusal
 
 
 async def run(run: Run) -> PhaseOutcome:
     """Runs every guard again under the job's own claim; raises `Refused`, and then nothing was touched."""
     tools, before = run.tools, run.plan
-    records = await tools.inventory.get_records(before.context_id)
-    world = World(tools.cloud, tools.volumes, tools.clock)
-    evidence = await collect_evidence(records, world, tools.limits, tools.figures.observe_timeout_s)
+    async with tools.analyses:
+        records = await tools.inventory.get_records(before.context_id)
+        world = World(tools.cloud, tools.volumes, tools.clock)
+        evidence = await collect_evidence(records, world, tools.limits, tools.figures.observe_timeout_s)
     refusals = judge(evidence)
     if refusals:
         raise Refused(refusals, vm_name=before.vm_name)
     plan = replace(build_plan(evidence), former_status=before.former_status, former_job_id=before.former_job_id)
-    _refuse_if_stale(run, plan)
+    _refuse_if_stale(run, before, plan)
+    _refuse_if_too_late(run, before, plan)
     sentence = (
         f"Analysed {count(len(plan.volumes), 'volume')} of {plan.vm_name}: "
         f"{count(len(plan.actions), 'action')} planned, "
@@ -35,12 +38,15 @@ async def run(run: Run) -> PhaseOutcome:
     return completed(sentence)
 
 
-def _refuse_if_stale(run: Run, plan: Plan) -> None:
-    if run.job.request.expect_plan is not None and plan.digest != run.job.request.expect_plan:
-        refusal = Refusal(
-            Code.PLAN_STALE,
-            f"The world around {plan.vm_name} changed after the plan was confirmed; nothing was touched.",
-            "Look at the new plan with a dry run and confirm that one.",
-            {"expected": run.job.request.expect_plan, "current": plan.digest},
-        )
-        raise Refused((refusal,), vm_name=plan.vm_name)
+def _refuse_if_stale(run: Run, before: Plan, plan: Plan) -> None:
+    expected = run.job.request.expect_plan
+    if expected is not None and plan.digest != expected:
+        confirmed = before if before.digest == expected else None
+        raise Refused((stale_refusal(expected, confirmed, plan),), vm_name=plan.vm_name)
+
+
+def _refuse_if_too_late(run: Run, before: Plan, plan: Plan) -> None:
+    """The chosen phases no longer begin with the first one that has something to do."""
+    problem = first_phase_problem(plan, run.job.request.phases)
+    if problem is not None:
+        raise Refused((stale_refusal(before.digest, before, plan, problem),), vm_name=plan.vm_name)

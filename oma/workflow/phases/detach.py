@@ -19,13 +19,13 @@ async def run(run: Run) -> PhaseOutcome:
     if not stops and not detaches:
         return skipped("Nothing hangs where it has to be detached.")
     await perform(run, stops)
-    todo = [one for one in detaches if run.find_action(one) is None]
+    todo = [one for one in detaches if run.is_unsent(one)]
     if todo:
         vm_ids = sorted({one.target.get_vm_id() for one in todo})
         look = await settled_look(run, [one.target.get_volume_id() for one in todo], vm_ids)
         _refuse_what_moved(run, todo, look)
         for one in todo:
-            if look.is_free(one.target.get_volume_id()):
+            if run.find_action(one) is None and look.is_free(one.target.get_volume_id()):
                 sentence = f"{run.name_of(one.target)} is detached already; CloudStack and the OMA agree."
                 await skip(run, one, sentence, look.describe(one.target.get_volume_id()))
     await perform(run, detaches)

@@ -17,17 +17,30 @@ async def run(run: Run) -> PhaseOutcome:
     attaches = run.planned(Phase.REATTACH, ActionKind.ATTACH_VOLUME)
     if not attaches:
         return skipped("Every volume is home already.")
-    todo = [one for one in attaches if run.find_action(one) is None]
+    _require_proof(run)
+    todo = [one for one in attaches if run.is_unsent(one)]
     if todo:
         look = await settled_look(run, [one.target.get_volume_id() for one in todo], [run.plan.oma_vm_id])
         _refuse_what_moved(run, todo, look)
         for one in todo:
-            if look.is_home(one.target.get_volume_id(), run.plan.oma_vm_id):
+            if run.find_action(one) is None and look.is_home(one.target.get_volume_id(), run.plan.oma_vm_id):
                 sentence = f"{run.name_of(one.target)} is home already; CloudStack and the OMA agree."
                 await skip(run, one, sentence, look.describe(one.target.get_volume_id()))
     await perform(run, attaches, in_order=True)
     done = sum(run.is_executed(one) for one in attaches)
     return completed(f"Attached {count(done, 'volume')} to the OMA; every device is there.")
+
+
+def _require_proof(run: Run) -> None:
+    """No volume is attached before its own revert is proven, however the phases were asked for."""
+    unproven = [
+        run.name_of(one.target)
+        for one in run.planned(Phase.SNAPSHOTS, ActionKind.REVERT_SNAPSHOT)
+        if not run.is_executed(one)
+    ]
+    if unproven:
+        sentence = f"The revert of {', '.join(unproven)} is not proven; nothing is attached."
+        raise Parked([Failure(Code.CLEANUP_FAILED, sentence, Phase.REATTACH)])
 
 
 def _refuse_what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> None:

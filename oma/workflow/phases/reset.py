@@ -13,7 +13,7 @@ from oma.domain.jobs import OPERATION
 from oma.domain.records import READY_FOR_FAILOVER
 from oma.domain.states import ActionState, JobState, Phase, Replica, StepStatus
 from oma.workflow.actions import perform, skip
-from oma.workflow.look import look_at
+from oma.workflow.look import ask, settled_look
 from oma.workflow.phases.outcome import count
 from oma.workflow.run import Failure, Parked, Run
 
@@ -31,7 +31,7 @@ async def run(run: Run) -> str:
 async def _require_home(run: Run) -> None:
     """CloudStack and the OMA show every volume home, and no revert is open."""
     plan = run.plan
-    look = await look_at(run, [volume.volume_id for volume in plan.volumes])
+    look = await settled_look(run, [volume.volume_id for volume in plan.volumes])
     away = [volume for volume in plan.volumes if not look.is_home(volume.volume_id, plan.oma_vm_id)]
     failures = [
         Failure(
@@ -55,11 +55,11 @@ async def _destroy(run: Run, planned: PlannedAction) -> None:
     """Right before: the VM is stopped, and holds no volume that any record knows."""
     if run.find_action(planned) is None:
         vm_id = planned.target.get_vm_id()
-        vms = await run.tools.cloud.list_vms([vm_id])
+        vms = await ask(run, lambda: run.tools.cloud.list_vms([vm_id]))
         if not vms or vms[0].is_gone:
             await skip(run, planned, f"The test VM {vm_id} is gone already.", {"vm_state": "gone"})
             return
-        held = [volume.id for volume in await run.tools.cloud.list_volumes_of_vm(vm_id)]
+        held = [volume.id for volume in await ask(run, lambda: run.tools.cloud.list_volumes_of_vm(vm_id))]
         known = list(await run.tools.inventory.list_known_volume_ids(held))
         if not vms[0].is_stopped or known:
             holds = f" and holds the known volumes {', '.join(known)}" if known else ""
@@ -86,13 +86,16 @@ async def _reset_records(run: Run) -> str:
             JobEnded(JobState.COMPLETED, sentence, result=_result(run)),
         )
     except ConcurrentChange as error:
-        raise Parked([_changed_meanwhile(run, action, error)]) from error
+        failure = _changed_meanwhile(run, action, error)
+        await run.journal.write(ActionEnded(action.id, ActionState.EXECUTION_FAILED, failure.sentence))
+        raise Parked([failure]) from error
     run.mark(action, ActionState.EXECUTED, sentence)
     return sentence
 
 
 def _records(run: Run, now: datetime) -> RecordsReset:
     plan = run.plan
+    ended = count(len(plan.open_failover_ids), "failover")
     return RecordsReset(
         context_id=plan.context_id,
         observed_job_id=plan.former_job_id,
@@ -107,7 +110,7 @@ def _records(run: Run, now: datetime) -> RecordsReset:
             "completed_at": now.isoformat(),
             **_verdict(run),
         },
-        sentence=f"{plan.vm_name} is {READY_FOR_FAILOVER}; {count(len(plan.open_failover_ids), 'failover')} ended as failed.",
+        sentence=f"{plan.vm_name} is {READY_FOR_FAILOVER}; {ended} ended as failed.",
     )
 
 
@@ -117,11 +120,14 @@ def _result(run: Run) -> dict[str, Any]:
 
 def _verdict(run: Run) -> dict[str, Any]:
     """Is the replica good, and what has to be done before the next failover?"""
-    following = "The replica is good; nothing has to be done before the next failover."
-    return {
-        "replica": Replica.READY.value,
-        "next": f"{SOURCE_OFF} {following}" if run.plan.source_powered_off else following,
-    }
+    words = [SOURCE_OFF] if run.plan.source_powered_off else []
+    left = run.plan.test_vm if not run.planned(Phase.RESET, ActionKind.DESTROY_VM) else None
+    if left is None:
+        words.append("The replica is good; nothing has to be done before the next failover.")
+    else:
+        words.append("The replica is good.")
+        words.append(f"The test VM {left.name} is {left.state} and was left as it is; remove it in CloudStack.")
+    return {"replica": Replica.READY.value, "next": " ".join(words)}
 
 
 def _step_sentence(run: Run) -> str:

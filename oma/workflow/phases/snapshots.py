@@ -13,10 +13,10 @@ from oma.domain.errors import Code
 from oma.domain.states import Phase
 from oma.domain.world import CloudSnapshot
 from oma.workflow.actions import perform, skip
-from oma.workflow.look import Look, look_at
+from oma.workflow.look import Look, ask, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
 from oma.workflow.run import Failure, Parked, Run
-from oma.workflow.snapshot_rules import oldest_failover_at, snapshot_problems
+from oma.workflow.snapshot_rules import oldest_failover_at, replication_problems, snapshot_problems
 
 
 async def run(run: Run) -> PhaseOutcome:
@@ -52,11 +52,13 @@ async def _problems_before_revert(run: Run, todo: Sequence[PlannedAction]) -> li
     """The last look before bytes change: free everywhere, last test VM stopped, each snapshot on its very volume."""
     test_vm = run.plan.test_vm
     ids = [one.target.get_volume_id() for one in todo]
-    look = await look_at(run, ids, [test_vm.vm_id] if test_vm else [])
+    look = await settled_look(run, ids, [test_vm.vm_id] if test_vm else [])
     records = await run.tools.inventory.get_records(run.plan.context_id)
-    listed = await run.tools.cloud.list_snapshots([one.target.get_snapshot_id() for one in todo])
+    listed = await ask(run, lambda: run.tools.cloud.list_snapshots([one.target.get_snapshot_id() for one in todo]))
     by_id = {snapshot.id: snapshot for snapshot in listed}
-    failures: list[Failure] = []
+    failures = [
+        Failure(Code.CLEANUP_FAILED, problem, Phase.SNAPSHOTS) for problem in replication_problems(records, listed)
+    ]
     vm = look.vms.get(test_vm.vm_id) if test_vm else None
     if vm is not None and not (vm.is_stopped or vm.is_gone):
         sentence = f"The test VM {vm.name} is {vm.state}; nothing is reverted under a VM that may write."
@@ -102,7 +104,8 @@ def _require_proof(run: Run, reverts: Sequence[PlannedAction]) -> None:
 async def _delete(run: Run, deletes: Sequence[PlannedAction]) -> None:
     todo = [one for one in deletes if run.find_action(one) is None]
     if todo:
-        listed = await run.tools.cloud.list_snapshots([one.target.get_snapshot_id() for one in todo])
+        ids = [one.target.get_snapshot_id() for one in todo]
+        listed = await ask(run, lambda: run.tools.cloud.list_snapshots(ids))
         by_id = {snapshot.id: snapshot for snapshot in listed}
         failures: list[Failure] = []
         for one in todo:

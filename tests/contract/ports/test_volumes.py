@@ -1,0 +1,119 @@
+"""What every `Volumes` does."""
+
+from __future__ import annotations
+
+import pytest
+
+from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from ossea.simulator.model import FaultKind
+from tests.contract.ports.scene import Scene, new_id
+from tests.contract.ports.sides import Side
+from tests.fakes.world import OMA_VM_ID
+
+WAIT_S = 20.0
+
+
+async def _ended(side: Side, operation_id: str) -> RemoteOutcome:
+    while (outcome := await side.volumes.wait_operation(operation_id, WAIT_S)).status is RemoteStatus.PENDING:
+        pass
+    return outcome
+
+
+async def _attach(side: Side, volume_id: str, vm_id: str = OMA_VM_ID) -> RemoteOutcome:
+    operation_id = new_id()
+    taken = await side.volumes.submit_attach(volume_id, vm_id, request_id=operation_id, fence=1)
+    assert taken == operation_id
+    return await _ended(side, operation_id)
+
+
+async def test_a_volume_is_attached_to_the_oma_mapped_and_seen(side: Side) -> None:
+    scene = await Scene(side).seed()
+    assert await side.volumes.find_mapping(scene.free) is None
+    assert not (await side.volumes.scan_devices()).shows(scene.free)
+    assert (await _attach(side, scene.free)).status is RemoteStatus.SUCCEEDED
+    assert (await side.volumes.scan_devices()).shows(scene.free)
+    mapping = await side.volumes.find_mapping(scene.free)
+    assert mapping is not None
+    assert (mapping.volume_id, mapping.vm_id, mapping.operation_mode) == (scene.free, OMA_VM_ID, "oma")
+    (volume,) = await side.cloud.list_volumes([scene.free])
+    assert volume.vm_id == OMA_VM_ID
+
+
+async def test_a_volume_is_detached_unmapped_and_gone(side: Side) -> None:
+    scene = await Scene(side).seed()
+    await _attach(side, scene.free)
+    operation_id = await side.volumes.submit_detach(scene.free, request_id=new_id(), fence=1)
+    assert (await _ended(side, operation_id)).status is RemoteStatus.SUCCEEDED
+    assert not (await side.volumes.scan_devices()).shows(scene.free)
+    assert await side.volumes.find_mapping(scene.free) is None
+    (volume,) = await side.cloud.list_volumes([scene.free])
+    assert volume.vm_id is None
+
+
+async def test_a_volume_is_detached_from_a_test_vm(side: Side) -> None:
+    scene = await Scene(side).seed()
+    operation_id = await side.volumes.submit_detach(scene.root, request_id=new_id(), fence=1)
+    assert (await _ended(side, operation_id)).status is RemoteStatus.SUCCEEDED
+    (volume,) = await side.cloud.list_volumes([scene.root])
+    assert volume.vm_id is None
+
+
+async def test_the_same_id_is_done_once(side: Side) -> None:
+    scene = await Scene(side).seed()
+    operation_id = new_id()
+    for _ in range(2):
+        await side.volumes.submit_attach(scene.free, OMA_VM_ID, request_id=operation_id, fence=1)
+    assert (await _ended(side, operation_id)).status is RemoteStatus.SUCCEEDED
+    await side.volumes.submit_attach(scene.free, OMA_VM_ID, request_id=operation_id, fence=1)
+    assert await side.count("attachVolume", scene.free) == 1
+
+
+async def test_an_older_fence_is_refused(side: Side) -> None:
+    scene = await Scene(side).seed()
+    await _ended(side, await side.volumes.submit_attach(scene.free, OMA_VM_ID, request_id=new_id(), fence=7))
+    with pytest.raises(UpstreamError) as raised:
+        await side.volumes.submit_detach(scene.free, request_id=new_id(), fence=6)
+    assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "fenced")
+    assert await side.count("detachVolume", scene.free) == 0
+
+
+async def test_what_cloudstack_refuses_is_told_in_its_words(side: Side) -> None:
+    scene = await Scene(side).seed()
+    text = "Unable to detach volume, please specify a VM that does not have VM snapshots"
+    await side.add_vm_snapshot(scene.vm)
+    operation_id = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
+    outcome = await _ended(side, operation_id)
+    assert outcome.status is RemoteStatus.REFUSED
+    assert outcome.upstream is not None
+    assert (outcome.upstream.system, outcome.upstream.code, outcome.upstream.text) == ("CloudStack", "431", text)
+
+
+async def test_what_fails_at_the_hypervisor_is_not_taken_for_refused(side: Side) -> None:
+    scene = await Scene(side).seed()
+    match = {"id": scene.data}
+    await side.fault(FaultKind.JOB_FAIL, "detachVolume", errorcode=530, errortext="agent timed out", match=match)
+    operation_id = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
+    outcome = await _ended(side, operation_id)
+    assert outcome.status is RemoteStatus.FAILED
+    assert outcome.upstream is not None
+    assert "agent timed out" in outcome.upstream.text
+
+
+async def test_an_operation_that_runs_is_pending(side: Side) -> None:
+    scene = await Scene(side).seed()
+    await side.fault(FaultKind.JOB_STUCK, "detachVolume", match={"id": scene.data})
+    operation_id = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
+    assert (await side.volumes.wait_operation(operation_id, 0)).status is RemoteStatus.PENDING
+
+
+async def test_an_operation_that_never_arrived_is_absent(side: Side) -> None:
+    assert (await side.volumes.wait_operation(new_id(), 0)).status is RemoteStatus.ABSENT
+
+
+async def test_the_machines_own_uuid_is_told(side: Side) -> None:
+    scan = await side.volumes.scan_devices()
+    assert (scan.product_uuid, scan.product_uuid_error) == (OMA_VM_ID, None)
+
+
+async def test_it_says_in_a_sentence_that_it_answers(side: Side) -> None:
+    assert "answers" in await side.volumes.check()

@@ -1,0 +1,154 @@
+"""CloudStack behind the `Cloud` port, over the simulator's state machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from oma.domain.actions import Upstream
+from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume
+from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from ossea.simulator.model import ApiError
+from ossea.simulator.model.entities import Job, JobStatus
+from ossea.simulator.model.world import Table
+from tests.fakes.faults import Weather
+from tests.fakes.world import FakeWorld
+
+SYSTEM = "CloudStack"
+REFUSED = 431
+
+
+class FakeCloud:
+    """Honours `request_id` as `customjobid`. `weather` says what gets lost."""
+
+    def __init__(self, world: FakeWorld) -> None:
+        self.world = world
+        self.weather = Weather(SYSTEM)
+
+    async def list_volumes(self, volume_ids: Sequence[str]) -> Sequence[CloudVolume]:
+        await self.weather.pass_by("list_volumes")
+        return [_volume(row) for row in self._list_known("listVolumes", "volume", volume_ids)]
+
+    async def list_volumes_of_vm(self, vm_id: str) -> Sequence[CloudVolume]:
+        await self.weather.pass_by("list_volumes_of_vm")
+        return [_volume(row) for row in self._list("listVolumes", "volume", virtualmachineid=vm_id)]
+
+    async def list_snapshots(self, snapshot_ids: Sequence[str]) -> Sequence[CloudSnapshot]:
+        await self.weather.pass_by("list_snapshots")
+        return [_snapshot(row) for row in self._list_known("listSnapshots", "snapshot", snapshot_ids)]
+
+    async def list_vms(self, vm_ids: Sequence[str]) -> Sequence[CloudVm]:
+        await self.weather.pass_by("list_vms")
+        return [_vm(row) for row in self._list_known("listVirtualMachines", "virtualmachine", vm_ids)]
+
+    async def list_vm_snapshot_holders(self, vm_ids: Sequence[str]) -> Sequence[str]:
+        await self.weather.pass_by("list_vm_snapshot_holders")
+        rows = self.world.model.world
+        return [vm_id for vm_id in dict.fromkeys(vm_ids) if rows.vm_snapshots_of(vm_id)]
+
+    async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
+        words = {"id": vm_id, **({"forced": "true"} if forced else {})}
+        return await self._submit("stopVirtualMachine", request_id, expires_at, **words)
+
+    async def submit_destroy_vm(self, vm_id: str, *, request_id: str, expires_at: datetime | None) -> str:
+        return await self._submit("destroyVirtualMachine", request_id, expires_at, id=vm_id)
+
+    async def submit_revert(self, snapshot_id: str, *, request_id: str, expires_at: datetime | None) -> str:
+        return await self._submit("revertSnapshot", request_id, expires_at, id=snapshot_id)
+
+    async def submit_delete_snapshot(self, snapshot_id: str, *, request_id: str, expires_at: datetime | None) -> str:
+        return await self._submit("deleteSnapshot", request_id, expires_at, id=snapshot_id)
+
+    async def wait_job(self, job_id: str) -> RemoteOutcome:
+        await self.weather.pass_by("wait_job")
+        if self.world.model.world.jobs.find(job_id) is None:
+            return RemoteOutcome(RemoteStatus.ABSENT, Upstream(SYSTEM, "431", f"no job {job_id}"))
+        return outcome_of(await self.world.wait_until_ended(job_id))
+
+    async def query_job(self, job_id: str) -> RemoteOutcome:
+        await self.weather.pass_by("query_job")
+        job = self.world.model.world.jobs.find(job_id)
+        if job is None:
+            return RemoteOutcome(RemoteStatus.ABSENT, Upstream(SYSTEM, "431", f"no job {job_id}"))
+        return outcome_of(job)
+
+    async def check(self) -> str:
+        await self.weather.pass_by("check")
+        return "CloudStack answers."
+
+    async def _submit(self, command: str, request_id: str, expires_at: datetime | None, **params: str) -> str:
+        await self.weather.pass_by(command)
+        if expires_at is not None and expires_at < self.world.clock.now():
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "401", "unable to verify user credentials"))
+        try:
+            job_id = self.world.order(command, request_id, **params)
+        except ApiError as error:
+            if self.world.model.world.jobs.find(request_id) is None:
+                raise _upstream(error) from error
+            job_id = request_id
+        self.weather.answer(command)
+        return job_id
+
+    def _list_known(self, command: str, key: str, wanted: Sequence[str]) -> list[dict[str, Any]]:
+        """CloudStack refuses a list by ids of which it never knew one; whoever asks gets the others all the same."""
+        rows = self.world.model.world
+        tables: dict[str, Table[Any]] = {"volume": rows.volumes, "snapshot": rows.snapshots, "virtualmachine": rows.vms}
+        known = [one for one in dict.fromkeys(wanted) if tables[key].find(one) is not None]
+        return self._list(command, key, ids=",".join(known)) if known else []
+
+    def _list(self, command: str, key: str, **params: str) -> list[dict[str, Any]]:
+        self.world.advance()
+        try:
+            answer = self.world.ask(command, listall="true", **params)
+        except ApiError as error:
+            raise _upstream(error) from error
+        rows: list[dict[str, Any]] = answer.get(key, [])
+        return rows
+
+
+def outcome_of(job: Job) -> RemoteOutcome:
+    if job.status == JobStatus.PENDING:
+        return RemoteOutcome(RemoteStatus.PENDING)
+    if job.status == JobStatus.SUCCEEDED:
+        return RemoteOutcome(RemoteStatus.SUCCEEDED, detail=job.result)
+    result = job.result or {}
+    code = result.get("errorcode")
+    status = RemoteStatus.REFUSED if code == REFUSED else RemoteStatus.FAILED
+    return RemoteOutcome(status, Upstream(SYSTEM, str(code or "unknown"), str(result.get("errortext") or "")), result)
+
+
+def _upstream(error: ApiError) -> UpstreamError:
+    fault = Fault.REFUSED if error.errorcode == REFUSED else Fault.FAILED
+    return UpstreamError(fault, Upstream(SYSTEM, str(error.errorcode), error.text))
+
+
+def _volume(row: dict[str, Any]) -> CloudVolume:
+    return CloudVolume(
+        id=row["id"],
+        name=row["name"],
+        state=row["state"],
+        size_bytes=row["size"],
+        type=row["type"],
+        vm_id=row.get("virtualmachineid"),
+        vm_name=row.get("vmname"),
+        vm_state=row.get("vmstate"),
+        device_id=row.get("deviceid"),
+        pending_job_id=row.get("jobid"),
+    )
+
+
+def _snapshot(row: dict[str, Any]) -> CloudSnapshot:
+    return CloudSnapshot(
+        id=row["id"],
+        volume_id=row["volumeid"],
+        name=row["name"],
+        state=row["state"],
+        created=datetime.strptime(row["created"], "%Y-%m-%dT%H:%M:%S%z"),
+        size_bytes=row["virtualsize"],
+        revertable=row["revertable"],
+    )
+
+
+def _vm(row: dict[str, Any]) -> CloudVm:
+    return CloudVm(id=row["id"], name=row["name"], state=row["state"], display_name=row["displayname"])

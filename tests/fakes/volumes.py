@@ -1,0 +1,135 @@
+"""The Volume Daemon behind the `Volumes` port: operations by request id, fences, mappings and device links."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from oma.domain.actions import Upstream
+from oma.domain.world import DeviceLink, DeviceScan, Mapping, serial_of
+from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from ossea.simulator.model import ApiError
+from tests.fakes.cloud import outcome_of
+from tests.fakes.faults import Weather
+from tests.fakes.world import FakeWorld
+
+SYSTEM = "Volume Daemon"
+
+
+@dataclass
+class Operation:
+    id: str
+    command: str
+    volume_id: str
+    vm_id: str | None
+    outcome: RemoteOutcome = field(default_factory=lambda: RemoteOutcome(RemoteStatus.PENDING))
+    overdue: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class FakeVolumes:
+    """`weather` says what gets lost; `late` and `kept_devices` what goes wrong on the OMA."""
+
+    def __init__(self, world: FakeWorld) -> None:
+        self.world = world
+        self.weather = Weather(SYSTEM)
+        self.operations: dict[str, Operation] = {}
+        self.mappings: dict[str, Mapping] = {}
+        self.fences: dict[str, int] = {}
+        self.late: dict[str, asyncio.Event] = {}
+        """Volume id → its operation is overdue at once, and ends only after this event."""
+        self.broken: dict[str, Upstream] = {}
+        """Volume id → its operation fails with this before CloudStack is asked, once."""
+        self.kept_devices: set[str] = set()
+        """Volumes whose link stays on the OMA whatever CloudStack does."""
+        self.hidden_devices: set[str] = set()
+        """Volumes whose link never shows on the OMA."""
+        self.product_uuid: str | None = world.oma_vm_id
+
+    async def close(self) -> None:
+        tasks = {one.task for one in self.operations.values() if one.task is not None}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def find_mapping(self, volume_id: str) -> Mapping | None:
+        await self.weather.pass_by("find_mapping")
+        return self.mappings.get(volume_id)
+
+    async def scan_devices(self) -> DeviceScan:
+        await self.weather.pass_by("scan_devices")
+        self.world.advance()
+        shown = (set(self.world.device_ids_on(self.world.oma_vm_id)) | self.kept_devices) - self.hidden_devices
+        links = (DeviceLink(f"virtio-{serial_of(one)}", serial_of(one)) for one in sorted(shown))
+        error = None if self.product_uuid else "permission denied"
+        return DeviceScan(self.product_uuid, error, self.world.clock.now(), tuple(links))
+
+    async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
+        return await self._submit("attachVolume", volume_id, vm_id, request_id, fence)
+
+    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int) -> str:
+        return await self._submit("detachVolume", volume_id, None, request_id, fence)
+
+    async def wait_operation(self, operation_id: str, wait_s: float) -> RemoteOutcome:
+        await self.weather.pass_by("wait_operation")
+        operation = self.operations.get(operation_id)
+        if operation is None:
+            return RemoteOutcome(RemoteStatus.ABSENT)
+        news = operation.news
+        if operation.outcome.status is RemoteStatus.PENDING and not news.is_set() and wait_s > 0:
+            try:
+                async with asyncio.timeout(self.world.clock.real(wait_s)):
+                    await news.wait()
+            except TimeoutError:
+                pass
+        if news.is_set() and operation.outcome.status is RemoteStatus.PENDING:
+            operation.news = asyncio.Event()
+        outcome = operation.outcome
+        return RemoteOutcome(outcome.status, outcome.upstream, outcome.detail, operation.overdue)
+
+    async def check(self) -> str:
+        await self.weather.pass_by("check")
+        return "The Volume Daemon answers; it is healthy."
+
+    async def _submit(self, command: str, volume_id: str, vm_id: str | None, request_id: str, fence: int) -> str:
+        await self.weather.pass_by(command)
+        if request_id not in self.operations:
+            if fence < self.fences.get(volume_id, 0):
+                raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "fenced", "a newer fence was seen"))
+            self.fences[volume_id] = fence
+            operation = Operation(request_id, command, volume_id, vm_id)
+            self.operations[request_id] = operation
+            operation.task = asyncio.create_task(self._carry_out(operation))
+        self.weather.answer(command)
+        return request_id
+
+    async def _carry_out(self, operation: Operation) -> None:
+        late = self.late.pop(operation.volume_id, None)
+        if late is not None:
+            operation.overdue = True
+            operation.news.set()
+            await late.wait()
+        operation.outcome = await self._ask(operation)
+        if operation.outcome.status is RemoteStatus.SUCCEEDED:
+            self._map(operation)
+        operation.news.set()
+
+    async def _ask(self, operation: Operation) -> RemoteOutcome:
+        broken = self.broken.pop(operation.volume_id, None)
+        if broken is not None:
+            return RemoteOutcome(RemoteStatus.FAILED, broken)
+        words = {"id": operation.volume_id, **({"virtualmachineid": operation.vm_id} if operation.vm_id else {})}
+        try:
+            job_id = self.world.order(operation.command, operation.id, **words)
+        except ApiError as error:
+            return RemoteOutcome(RemoteStatus.REFUSED, Upstream("CloudStack", str(error.errorcode), error.text))
+        return outcome_of(await self.world.wait_until_ended(job_id))
+
+    def _map(self, operation: Operation) -> None:
+        if operation.vm_id is None:
+            self.mappings.pop(operation.volume_id, None)
+            return
+        path = f"/dev/disk/by-id/virtio-{serial_of(operation.volume_id)}"
+        self.mappings[operation.volume_id] = Mapping(operation.volume_id, operation.vm_id, path, "oma", "detected")
