@@ -35,8 +35,10 @@ def problem(status: int, code: str, title: str, detail: str, correlation_id: str
     }
     return web.Response(
         status=status,
-        text=as_json({**standard, **fields, **standard}),
+        # Half of a surrogate pair, quoted from a request, has no UTF-8; as JSON's own escape it can be told.
+        body=as_json({**standard, **fields, **standard}).encode("utf-8", "backslashreplace"),
         content_type="application/problem+json",
+        charset="utf-8",
         headers={CORRELATION_HEADER: correlation_id, "Cache-Control": "no-store"},
     )
 

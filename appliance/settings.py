@@ -99,6 +99,17 @@ class VolumeDaemonSettings(Section):
     )
     device_root: Path = Path("/dev/disk/by-id")
     product_uuid_path: Path = Path("/sys/class/dmi/id/product_uuid")
+    proc_root: Path = Field(default=Path("/proc"), description="Where the kernel shows processes and mounts.")
+    sys_root: Path = Field(default=Path("/sys"), description="Where the kernel shows block devices.")
+    holder_scope: Literal["everything", "readable"] = Field(
+        default="everything",
+        description="Whether a process that the scan for holders cannot read makes it unknown; "
+        "readable passes it over, and is for the demo and for tests.",
+    )
+    holder_scan_timeout_s: Seconds = Field(default=10.0, description="A scan for holders that takes longer is unknown.")
+    holder_term_s: Seconds = Field(
+        default=10.0, description="Time that a process tree has to end after TERM, before KILL."
+    )
     nbd_config_dir: Path = Path("/etc/nbd-server/conf.d")
     nbd_port: Annotated[int, Field(ge=1, le=65535)] = 10809
     nbd_reload_command: tuple[str, ...] | None = Field(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -84,6 +84,22 @@ def check(url: str, *, accept_weak_durability: bool = False) -> list[str]:
             weakness = read_durability(engines, connection).weakness
             sentences += [] if weakness is None else [f"{weakness}."]
     return sentences
+
+
+def is_fresh_sqlite(url: str) -> bool:
+    """Whether it is a SQLite file that is not there yet, or holds no table: whoever opened it first left it at that.
+
+    False for what can't be read: why, tells whoever uses it.
+    """
+    parsed = parse_url(url)
+    exists = _file_exists(parsed)
+    if not exists:
+        return exists is False
+    try:
+        with _connected(parsed, writing=False) as (_, connection):
+            return not inspect(connection).get_table_names()
+    except DatabaseUnavailable:
+        return False
 
 
 def notes(url: str) -> list[str]:

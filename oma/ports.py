@@ -194,6 +194,9 @@ class JobReader(Protocol):
 
     async def find_job(self, job_id: str) -> Job | None: ...
 
+    async def find_job_by_key(self, idempotency_key: str) -> tuple[Job, str | None] | None:
+        """The job that was queued under this key, letter by letter, with the hash of its request."""
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         """Newest first."""
 

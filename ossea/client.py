@@ -47,7 +47,6 @@ class CloudStack:
         poll_max_s: float = 2.0,
         observer: Observer | None = None,
     ) -> None:
-        self.endpoint = endpoint
         self._transport = Transport(endpoint, timeout_s=timeout_s, expires_s=expires_s, observer=observer)
         self._reader = Reader(self._transport)
         self._jobs = JobPoller(self._reader, poll_min_s=poll_min_s, poll_max_s=poll_max_s)
@@ -64,6 +63,18 @@ class CloudStack:
         """Stops following jobs (their waiters get `NO_ANSWER`) and closes the session; twice is fine."""
         await self._jobs.aclose()
         await self._transport.aclose()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._transport.endpoint
+
+    async def use(self, endpoint: Endpoint) -> None:
+        """From the next call on another address or account; calls under way end where they began.
+
+        Jobs that are waited for are asked for there from now on: it has to be the same CloudStack.
+        """
+        await self._transport.use(endpoint)
+        self._submitter.forget_probe()
 
     @property
     def server_offset(self) -> timedelta | None:

@@ -1,14 +1,14 @@
-"""Where CloudStack is and who we are there: an `Endpoint`, from a configuration row, settings, or what `cs` reads.
+"""Where CloudStack is and who we are there: an `Endpoint`, from settings, a configuration row, or what `cs` reads.
 
-From an `ossea_configs` row: `Endpoint(url=row.api_url, key=row.api_key, secret=row.secret_key)`.
+`resolve_endpoint` is the one rule for all programs, so that one settings file means one endpoint.
 """
 
 from __future__ import annotations
 
 import configparser
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -51,6 +51,57 @@ class Endpoint:
     def redact(self, text: str) -> str:
         """The text without the key or the secret, should a foreign answer echo one."""
         return text.replace(self.secret, "[secret]").replace(self.key, "[key]")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one place says about the endpoint: the settings, or a row of `ossea_configs`. Empty is as good as None."""
+
+    url: str | None = None
+    key: str | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+    method: Method = "get"
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.url and self.key and self.secret)
+
+    def over(self, other: Given) -> Given:
+        """What is given here wins, value by value; `post` of either place holds, as it is a server's demand."""
+        return Given(
+            url=self.url or other.url,
+            key=self.key or other.key,
+            secret=self.secret or other.secret,
+            method="post" if "post" in (self.method, other.method) else "get",
+        )
+
+
+def resolve_endpoint(settings: Given, rows: Iterable[Given] | None, read_cs: Callable[[], Endpoint]) -> Endpoint:
+    """The settings win, value by value, over the active rows of `ossea_configs`, which win over what `cs` reads.
+
+    A row that lacks credentials even with the settings is no row; rows of one endpoint are one. `rows` None: the
+    database can't be asked. Then settings that say everything are enough, and nothing else is: what `cs` reads may be
+    another CloudStack than the row's. `read_cs` is called only where it decides. Raises `CredentialsError`.
+    """
+    if settings.is_complete:
+        found = {settings}
+    elif rows is None:
+        raise CredentialsError("the database, which may name the CloudStack endpoint, can't be asked")
+    else:
+        found = {merged for row in rows if (merged := settings.over(row)).key and merged.secret}
+    if len(found) > 1:
+        raise CredentialsError("several rows of ossea_configs are active and differ; leave one active")
+    for one in found:
+        return Endpoint(url=one.url or "", key=one.key or "", secret=one.secret or "", method=one.method)
+    read = read_cs()
+    merged = settings.over(Given(read.url, read.key, read.secret, read.method))
+    return replace(
+        read,
+        url=merged.url or "",
+        key=merged.key or "",
+        secret=merged.secret or "",
+        method=merged.method,
+    )
 
 
 def read_cs_endpoint(profile: str | None, env: Mapping[str, str], cwd: Path | None = None) -> Endpoint:

@@ -28,6 +28,11 @@ IDS_PER_CALL: Final = 100
 """Ids asked for in one request: the address stays under 8 kB, which servers and proxies allow."""
 
 _EVERYWHERE: Final = {"listall": True}
+_OWNERS: Final = ("virtualmachineid", "volumeid")
+_IN_PROJECTS: Final = {"projectid": "-1"}
+"""Every project of the caller. Without it `listall` leaves projects out; with it some versions leave out an ordinary
+account's own (`AccountManagerImpl.buildACLSearchParameters`): what is not listed without is asked for with it.
+"""
 
 
 class Reader:
@@ -109,7 +114,11 @@ class Reader:
 
     async def _list(self, command: str, array: str, where: Mapping[str, Any], ids: Sequence[str] | None) -> list[Item]:
         if ids is None:
-            return await self._pager.list_all(command, array, where, _entity_key)
+            items = await self._pager.list_all(command, array, where, _entity_key)
+            # A VM's volumes, or a volume's snapshots, have one owner: they are all in a project, or none is.
+            if items or not any(where.get(owner) for owner in _OWNERS):
+                return items
+            return await self._pager.list_all(command, array, {**where, **_IN_PROJECTS}, _entity_key)
         unique = list(dict.fromkeys(ids))
         chunks = [unique[start : start + IDS_PER_CALL] for start in range(0, len(unique), IDS_PER_CALL)]
         found = await asyncio.gather(*(self._list_ids(command, array, where, chunk) for chunk in chunks))
@@ -133,7 +142,12 @@ class Reader:
             return [item for half in found for item in half]
         # A server that does not know `ids`, or takes an empty id for none, lists everything.
         wanted = {one.lower() for one in ids}
-        return [item for item in items if _entity_key(item).lower() in wanted]
+        listed = [item for item in items if _entity_key(item).lower() in wanted]
+        missing = wanted - {_entity_key(item).lower() for item in listed}
+        if missing:
+            others = await self._pager.list_all(command, array, {**where, **chosen, **_IN_PROJECTS}, _entity_key)
+            listed += [item for item in others if _entity_key(item).lower() in missing]
+        return listed
 
 
 def _parse(command: str, parse: Callable[[Item], T], items: Sequence[Item]) -> list[T]:

@@ -62,6 +62,10 @@ class Submitter:
             text = str(answer.get("displaytext") or "CloudStack answered success: false")
             raise CloudStackError(ErrorKind.FAILED, call.command, text)
 
+    def forget_probe(self) -> None:
+        """Another endpoint may answer the probe otherwise."""
+        self._honours = None
+
     async def honours_custom_job_id(self) -> bool:
         """Whether the endpoint takes our job ids; every submission with one answers it for good.
 
@@ -100,11 +104,14 @@ class Submitter:
         except CloudStackError as error:
             text = f"a job {job_id} exists already, and it could not be asked what it does ({error.text})"
             raise CloudStackError(ErrorKind.NO_ANSWER, call.command, text) from None
-        if job.status is not JobStatus.ABSENT and job.command == call.command:
-            self._jobs.submitted(job_id, call.command)
-            return _adopted_answer(job)
-        text = f"the job id {job_id} was spent on {job.command or 'another command'}; nothing was queued"
-        raise CloudStackError(ErrorKind.REFUSED, call.command, text)
+        if job.status is JobStatus.ABSENT or not job.command:
+            text = f"a job {job_id} exists already, and CloudStack does not say what it does"
+            raise CloudStackError(ErrorKind.NO_ANSWER, call.command, text)
+        if job.command != call.command:
+            text = f"the job id {job_id} was spent on {job.command}; nothing was queued"
+            raise CloudStackError(ErrorKind.REFUSED, call.command, text)
+        self._jobs.submitted(job_id, call.command)
+        return _adopted_answer(job)
 
 
 def _adopted_answer(job: JobResult) -> dict[str, Any]:

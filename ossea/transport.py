@@ -55,36 +55,50 @@ class Transport:
         now: Now = utc_now,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
-        self.endpoint = endpoint
-        self.clock = ServerClock(now, monotonic)
+        self._now = now
         self._timeout_s = timeout_s
         self._expires_s = expires_s
         self._observer = observer
         self._throttle = throttle or ThrottlePolicy()
         self._monotonic = monotonic
-        self._wire = Wire(endpoint, timeout_s, self.clock, monotonic)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._measuring: asyncio.Task[str] | None = None
+        self._left: list[Wire] = []
+        self._take(endpoint, *self._build_wire(endpoint))
+
+    async def open(self) -> None:
+        await self._wire.open()
+
+    async def use(self, endpoint: Endpoint) -> None:
+        """From the next call on; what is under way ends on the connection that it began on."""
+        wire, clock = self._build_wire(endpoint)
+        await wire.open()
+        self._left.append(self._wire)
+        self._take(endpoint, wire, clock)
+
+    def _build_wire(self, endpoint: Endpoint) -> tuple[Wire, ServerClock]:
+        clock = ServerClock(self._now, self._monotonic)
+        return Wire(endpoint, self._timeout_s, clock, self._monotonic), clock
+
+    def _take(self, endpoint: Endpoint, wire: Wire, clock: ServerClock) -> None:
+        self.endpoint, self.clock, self._wire = endpoint, clock, wire
+        self._held_until = 0.0
         self._api = AIOCloudStack(
             endpoint.url,
             endpoint.key,
             endpoint.secret,
             method=endpoint.method,
             headers=dict(endpoint.headers),
-            session=self._wire,
+            session=wire,
             retry=0,
             fetch_result=False,
         )
-        self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._measuring: asyncio.Task[str] | None = None
-        self._held_until = 0.0
-
-    async def open(self) -> None:
-        await self._wire.open()
 
     async def aclose(self) -> None:
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.wait({self._measuring})
-        await self._wire.aclose()
+        await asyncio.gather(*(wire.aclose() for wire in (*self._left, self._wire)))
 
     async def read(self, command: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """A command that changes nothing; the content of its envelope."""

@@ -6,7 +6,7 @@ It never retries: who calls knows whether the same call may be sent again (with 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,12 +15,19 @@ from urllib.parse import quote
 import aiohttp
 
 from volume_daemon.errors import ErrorKind, VolumeDaemonError
+from volume_daemon.holders.ended import EndReport
+from volume_daemon.holders.report import HolderReport, ProcessId
 from volume_daemon.models import DeviceMapping, Devices, Operation
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
 MOST_CONNECTIONS = 1000
 """Every waited operation holds one connection while its long poll is open."""
+
+SCAN_S = 10.0
+"""What the daemon gives a scan by default, before it answers that it does not know."""
+END_S = 60.0
+"""TERM, the daemon's wait, KILL and two scans."""
 
 
 class VolumeDaemonClient:
@@ -129,6 +136,38 @@ class VolumeDaemonClient:
             "/operations", lambda data: [Operation.parse(item) for item in data["operations"]], query
         )
 
+    async def holders(self, volume_id: str, *, timeout_s: float | None = None) -> HolderReport | None:
+        """By a scan that begins after this call has arrived; None: no device of the volume is on that machine.
+
+        A daemon of an older generation has no such route: `VolumeDaemonError` with the code `not_found`.
+        """
+        path = f"/volumes/{quote(volume_id, safe='')}/holders"
+        try:
+            return await self._get(path, HolderReport.parse, None, timeout_s or self._timeout_s + SCAN_S)
+        except VolumeDaemonError as error:
+            if error.code == "device_not_found":
+                return None
+            raise
+
+    async def end_holders(
+        self,
+        volume_id: str,
+        holders: Sequence[ProcessId],
+        reason: str,
+        *,
+        request_id: str | None = None,
+        fence: int | None = None,
+        timeout_s: float = END_S,
+    ) -> EndReport:
+        """Ends driver injections, each with its process tree, as they were seen; one refusal refuses all.
+
+        Sending the same `request_id` again is safe: what is gone stays gone, and a scan is made anew.
+        """
+        path = f"/volumes/{quote(volume_id, safe='')}/holders/end"
+        body = {"holders": [one.as_json() for one in holders], "reason": reason}
+        status, data = await self._send("POST", path, body, None, _change_headers(request_id, fence), timeout_s)
+        return _parsed(status, data, EndReport.parse)
+
     async def health(self) -> dict[str, Any]:
         """What the daemon says of itself and its dependencies, also where it says that it is not well."""
         status, data = await self._send("GET", "/health", None, None, {}, self._timeout_s)
@@ -149,11 +188,7 @@ class VolumeDaemonClient:
     async def _change(
         self, method: str, path: str, body: Json | None, request_id: str | None, fence: int | None
     ) -> Operation:
-        headers = {}
-        if request_id is not None:
-            headers["Idempotency-Key"] = request_id
-        if fence is not None:
-            headers["X-Fence"] = str(fence)
+        headers = _change_headers(request_id, fence)
         status, data = await self._send(method, path, body, None, headers, self._timeout_s)
         return _parsed(status, data, Operation.parse)
 
@@ -201,6 +236,15 @@ class VolumeDaemonClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS))
         return self._session
+
+
+def _change_headers(request_id: str | None, fence: int | None) -> dict[str, str]:
+    headers = {}
+    if request_id is not None:
+        headers["Idempotency-Key"] = request_id
+    if fence is not None:
+        headers["X-Fence"] = str(fence)
+    return headers
 
 
 def _parsed(status: int, data: Json, parse: Callable[[Json], T]) -> T:

@@ -17,6 +17,8 @@ class OperationType(StrEnum):
     DETACH = "detach"
     DELETE = "delete"
     CLEANUP = "cleanup"
+    UNKNOWN = ""
+    """What a non-strict server stored for a type that its table does not know; in rows of older daemons only."""
 
 
 class OperationStatus(StrEnum):
@@ -25,6 +27,8 @@ class OperationStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    UNKNOWN = ""
+    """As in `OperationType`."""
 
     @property
     def has_ended(self) -> bool:
@@ -207,7 +211,9 @@ class DeviceLink:
     target: str | None
 
     def as_json(self) -> dict[str, Any]:
-        return {"link": self.link, "serial": self.serial, "size_bytes": self.size_bytes, "target": self.target}
+        """`size_bytes` says the same as the contract's `size`."""
+        size = self.size_bytes
+        return {"link": self.link, "serial": self.serial, "size": size, "size_bytes": size, "target": self.target}
 
     @classmethod
     def parse(cls, data: Json) -> DeviceLink:

@@ -127,3 +127,20 @@ volume_daemon_fences = own_table(
     Column("fence", BigInteger, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
 )
+
+volume_daemon_holder_ends = own_table(
+    "volume_daemon_holder_ends",
+    Column("seq", RowId, primary_key=True, autoincrement=True),
+    # The caller's Idempotency-Key, else fresh.
+    Column("request_id", String(64), nullable=False, unique=True),
+    Column("volume_id", String(64), nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("reason", LongText, nullable=False),
+    # The process trees that are about to be ended, committed before the first signal.
+    Column("trees", Json, nullable=False),
+    # What became of them; NULL: not known, the next request looks again.
+    Column("outcome", Json),
+    Column("asked_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Index("ix_volume_daemon_holder_ends_volume", "volume_id", "seq"),
+)

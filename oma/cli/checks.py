@@ -14,13 +14,14 @@ from typing import Any, Final
 from sqlalchemy.engine import make_url
 
 from appliance.settings import Settings
+from database import schema
 from database.errors import DatabaseUnavailable
 from oma.adapters.volume_daemon import VolumeDaemonVolumes
 from oma.cli.client import ApiProblem, Client, Unreachable
 from oma.domain.errors import OmaError
 from oma.ports import UpstreamError
 from oma.runtime.cloudstack import CloudConnection
-from oma.runtime.database import Database, is_fresh_sqlite
+from oma.runtime.database import Database
 from volume_daemon.client import VolumeDaemonClient
 
 LONGEST_CHECK_S: Final = 15.0
@@ -56,10 +57,11 @@ def check_connections(settings: Settings, env: Mapping[str, str]) -> list[Findin
 
 async def _check_connections(settings: Settings, env: Mapping[str, str]) -> list[Finding]:
     database = Database(settings.database, lambda _: None)
-    cloudstack = CloudConnection(settings.cloudstack, env, lambda: database.door, lambda *_: None)
+    fresh = await asyncio.to_thread(schema.is_fresh_sqlite, settings.database.url)
+    cloudstack = CloudConnection(settings.cloudstack, env, lambda: None if fresh else database.door, lambda *_: None)
     volumes = VolumeDaemonClient(settings.volume_daemon.url, timeout_s=settings.volume_daemon.timeout_s)
     try:
-        found = [await _bounded("database", DATABASE_ADVICE, lambda: _check_database(settings, database))]
+        found = [await _bounded("database", DATABASE_ADVICE, lambda: _check_database(settings, database, fresh=fresh))]
         found += await asyncio.gather(
             _bounded("cloudstack", CLOUDSTACK_ADVICE, lambda: _check_cloudstack(cloudstack)),
             _bounded("volume_daemon", VOLUMES_ADVICE, VolumeDaemonVolumes(volumes).check),
@@ -82,9 +84,9 @@ async def _bounded(name: str, advice: str, ask: Callable[[], Awaitable[str | Fin
     return answer if isinstance(answer, Finding) else Finding(name, ok=True, sentence=answer)
 
 
-async def _check_database(settings: Settings, database: Database) -> str | Finding:
+async def _check_database(settings: Settings, database: Database, *, fresh: bool) -> str | Finding:
     """A SQLite file that is not there yet is no fault: the daemon makes it. It must be possible to."""
-    if await asyncio.to_thread(is_fresh_sqlite, settings.database.url):
+    if fresh:
         return await asyncio.to_thread(_check_place_for_sqlite, settings.database.url)
     await database.open_once()
     return await database.jobs.check()

@@ -159,7 +159,7 @@ class _Run:
         return result_of_job(view, self._name)
 
     def _submit(self) -> tuple[int, dict[str, Any]]:
-        """Asked again when the answer was lost; a run that the first asking did start is known by our id."""
+        """Asked again when the answer was lost: under the same key it is the same run, running or ended."""
         request_id = str(uuid4())
         headers = {"Prefer": "respond-async", "Idempotency-Key": request_id, "X-Correlation-ID": request_id}
         path = f"/failover/{in_path(self._name)}/cleanup-failed"
@@ -171,20 +171,9 @@ class _Run:
                     raise
                 self._on_note(f"{error} Asking again.")
                 self._pace.pause(attempt)
-            except ApiProblem as error:
-                if attempt == 1 or not self._is_ours(error.document, request_id):
-                    raise
-                return ACCEPTED, error.document
             else:
                 return answer.status, answer.body
         raise AssertionError("the last attempt returns or raises")
-
-    def _is_ours(self, problem: dict[str, Any], request_id: str) -> bool:
-        """Whether the run that is said to be in progress is the one that our lost call started."""
-        job_id = problem.get("job_id")
-        if problem.get("code") != "cleanup_in_progress" or not isinstance(job_id, str):
-            return False
-        return get_job(self._client, job_id).document.get("correlation_id") == request_id
 
     def _answered(self, answer: dict[str, Any]) -> Result:
         """An answer without a job to follow: a dry run, or a run of the same key that has ended."""

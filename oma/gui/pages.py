@@ -85,7 +85,8 @@ class _Pages:
             correlation_id=correlation_id_of(request),
         )
         try:
-            job = await cleanup.submit_cleanup(self.deps, asked)
+            # Somebody looks at the browser: a volume in transition is shown, not waited for.
+            job = await cleanup.submit_cleanup(self.deps, asked, patience_s=0.0)
         except Refused as refused:
             if refused.code is not Code.PLAN_STALE:
                 raise

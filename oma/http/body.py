@@ -39,9 +39,20 @@ async def read_json_object(request: web.Request) -> dict[str, Any]:
         raise invalid(
             "body", "The body is nested too deeply or holds an endless number; send a flat JSON object."
         ) from None
+    if not _is_whole_text(found):
+        raise invalid("body", "The body holds half of a surrogate pair, which is no character; send whole text.")
     if not isinstance(found, dict):
         raise invalid("body", f"The body is {_type_of(found)}; send a JSON object.", "a JSON object")
     return found
+
+
+def _is_whole_text(found: Any) -> bool:
+    """JSON can escape what UTF-8 cannot hold."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from oma.http.problems import CLEANUP_ROUTE
 from oma.http.query import check_names, invalid
 from oma.http.site import Route, Site, answer_json, site_of
 from oma.service.answers import accepted_answer, cleanup_answer, dry_run_answer, failure_of
-from oma.service.cleanup import Waited, plan_cleanup, submit_cleanup, wait_for_job
+from oma.service.cleanup import Waited, find_run_of_key, plan_cleanup, submit_cleanup, wait_for_job
 from oma.service.queries import get_job_view
 
 LONGEST_KEY: Final = 255
@@ -30,11 +30,14 @@ async def clean_up(request: web.Request) -> web.Response:
     waiting = read_prefer(request.headers.getall("Prefer", []), site.sync_wait_s)
     key = read_key(request)
     if asked.dry_run:
+        # It leaves nothing behind that a key could name, but the key of a run is not for it.
+        await find_run_of_key(site.deps, asked, key)
         plan = await plan_cleanup(site.deps, asked)
         return answer_json(dry_run_answer(plan, asked.correlation_id, site.deps.clock.now()))
-    job = await submit_cleanup(site.deps, asked, key)
+    until = site.deps.clock.monotonic() + waiting.wait_s
+    job = await submit_cleanup(site.deps, asked, key, patience_s=waiting.wait_s)
     # A stopping daemon lets nobody wait: the job is journaled, and its address tells the rest.
-    wait_s = 0.0 if site.deps.stopping.is_set() else waiting.wait_s
+    wait_s = 0.0 if site.deps.stopping.is_set() else max(0.0, until - site.deps.clock.monotonic())
     return await answer_run(site, await wait_for_job(site.deps, job.id, wait_s), waiting)
 
 
@@ -52,7 +55,7 @@ async def answer_run(site: Site, waited: Waited, waiting: Waiting) -> web.Respon
 
 
 def read_key(request: web.Request) -> str | None:
-    """`Idempotency-Key`, kept with the job."""
+    """`Idempotency-Key`, kept with the run that it began."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not (1 <= len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
         raise invalid("Idempotency-Key", f"Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII characters.")
@@ -90,7 +93,10 @@ ROUTES: Final = (
             parameters=(
                 in_path("vm_name", "The VM's name, URL-encoded; it matches only letter by letter."),
                 in_header("Prefer", "respond-async: answer at once. wait=N: answer after N seconds at the latest."),
-                in_header("Idempotency-Key", "Kept with the job."),
+                in_header(
+                    "Idempotency-Key",
+                    "The same key and body get the answer of the run that they began, without a second one.",
+                ),
                 in_header("X-Correlation-ID", "Found again in logs, journal and answer."),
             ),
             problems=(403, 404, 409, 413, 415, 422, 500, 502, 503, 504),

@@ -11,12 +11,14 @@ from oma.domain.states import JobState
 from oma.http.described import CURSOR, LIMIT, answers_json, in_path, in_query, operation
 from oma.http.query import check_names, read_choice, read_limit, read_text, read_time
 from oma.http.schemas import action_detail, as_list, job_detail, job_entry, log_entry, step_entry
-from oma.http.shapes import TIME, choice
+from oma.http.shapes import TIME
 from oma.http.site import Route, answer_json, site_of
 from oma.ports import JobFilter
 from oma.service import queries
 
 FILTERS: Final = ("vm", "context_id", "status", "operation", "since", "until", "correlation_id")
+STATUSES: Final = {**{state.value: state.value for state in JobState}, "pending": JobState.QUEUED.value}
+"""What may be asked for; `pending` is the JobLog's own word for a queued job."""
 JOB_ID: Final = in_path("job_id", "The job's id.")
 
 
@@ -29,10 +31,11 @@ async def list_jobs(request: web.Request) -> web.Response:
 
 
 def read_filter(request: web.Request) -> JobFilter:
+    status = read_choice(request, "status", STATUSES)
     return JobFilter(
         vm=read_text(request, "vm"),
         context_id=read_text(request, "context_id"),
-        status=read_choice(request, "status", JobState),
+        status=None if status is None else STATUSES[status],
         operation=read_text(request, "operation"),
         since=read_time(request, "since"),
         until=read_time(request, "until"),
@@ -79,7 +82,11 @@ ROUTES: Final = (
             parameters=(
                 in_query("vm", "Only jobs of the VM with this name."),
                 in_query("context_id", "Only jobs of this VM context."),
-                in_query("status", "Only jobs with this status.", choice(JobState)),
+                in_query(
+                    "status",
+                    "Only jobs with this status; pending means queued.",
+                    {"type": "string", "enum": list(STATUSES)},
+                ),
                 in_query("operation", f"Only jobs of this operation, such as {OPERATION}."),
                 in_query("since", "Only jobs created at this time or later.", TIME),
                 in_query("until", "Only jobs created before this time.", TIME),

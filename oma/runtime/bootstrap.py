@@ -31,7 +31,7 @@ from oma.workflow.runner import run_job
 from oma.workflow.sweep import SweptCloud, SweptVolumes
 from volume_daemon.client import VolumeDaemonClient
 
-REOPEN_S = 1.0
+DATABASE_S = 2.0
 REREAD_S = 15.0
 COUNT_S = 5.0
 SHORTEST_CLAIM_S = 5.0
@@ -81,7 +81,7 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
         busy_wait_s=settings.workflow.busy_wait_s,
     )
     worker = build_worker(settings, deps)
-    opening = Loop("database", database.open_once, clock, interval_s=REOPEN_S)
+    opening = Loop("database", database.look_once, clock, interval_s=DATABASE_S)
     return Parts(
         settings=settings,
         deps=deps,

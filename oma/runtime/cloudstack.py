@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from sqlalchemy import select
@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from appliance.settings import CloudstackSettings
 from database.door import Door
-from database.errors import DatabaseUnavailable
+from database.errors import DatabaseUnavailable, SchemaOutdated
 from database.tables import ossea_configs
 from oma.adapters.cloudstack import CloudStackCloud
 from oma.domain.actions import Upstream
@@ -20,7 +20,7 @@ from oma.domain.errors import OmaError
 from oma.ports import Cloud, Fault, UpstreamError
 from oma.runtime.late import Late
 from ossea.client import CloudStack
-from ossea.credentials import CredentialsError, Endpoint, read_cs_endpoint
+from ossea.credentials import CredentialsError, Endpoint, Given, read_cs_endpoint, resolve_endpoint
 
 NOT_LOOKED = "The endpoint has not been looked for yet."
 
@@ -28,8 +28,10 @@ NOT_LOOKED = "The endpoint has not been looked for yet."
 class CloudConnection:
     """The `Cloud` port over whatever endpoint is configured now.
 
-    Settings win over the active row of `ossea_configs`, which wins over what the `cs` tool reads. Without credentials
-    every call raises `UpstreamError` (not sent), which the guards judge as state unknown.
+    Which endpoint that is: `ossea.credentials.resolve_endpoint`. The held one stays as long as no other can be told.
+    Without credentials every call raises `UpstreamError` (not sent), which the guards judge as state unknown.
+
+    `door` gives None where there is no database yet, and so no row; it raises where the database can't be asked.
 
     A client that was replaced is closed only at the end: runs that follow a job on it must not lose its answer.
     """
@@ -38,7 +40,7 @@ class CloudConnection:
         self,
         settings: CloudstackSettings,
         env: Mapping[str, str],
-        door: Callable[[], Door],
+        door: Callable[[], Door | None],
         observe: Callable[[str, str, float], None],
     ) -> None:
         self._settings = settings
@@ -80,30 +82,24 @@ class CloudConnection:
         await asyncio.gather(*(client.aclose() for client in clients))
 
     async def _find_endpoint(self) -> Endpoint:
-        key, secret = self._settings.api_key, self._settings.secret_key
-        if self._settings.url and key and secret:
-            return Endpoint(
-                url=self._settings.url,
-                key=key.get_secret_value(),
-                secret=secret.get_secret_value(),
-                method=self._settings.method,
-            )
-        found = await self._find_in_row()
-        if found is None:
-            found = await asyncio.to_thread(read_cs_endpoint, self._settings.profile, self._env)
-        return replace(
-            found,
-            url=self._settings.url or found.url,
-            key=key.get_secret_value() if key else found.key,
-            secret=secret.get_secret_value() if secret else found.secret,
-            method="post" if self._settings.method == "post" else found.method,
+        settings = self._settings
+        given = Given(
+            url=settings.url,
+            key=settings.api_key.get_secret_value() if settings.api_key else None,
+            secret=settings.secret_key.get_secret_value() if settings.secret_key else None,
+            method=settings.method,
         )
+        rows = None if given.is_complete else await self._read_rows()
+        read_cs = partial(read_cs_endpoint, settings.profile, self._env)
+        # In a thread: it may read files.
+        return await asyncio.to_thread(resolve_endpoint, given, rows, read_cs)
 
-    async def _find_in_row(self) -> Endpoint | None:
-        """From the single active row; None where there is none, or the database is away."""
+    async def _read_rows(self) -> tuple[Given, ...] | None:
+        """None where the database can't be asked."""
         try:
-            return await self._door().read(read_active_endpoint)
-        except (OmaError, DatabaseUnavailable):
+            door = self._door()
+            return () if door is None else await door.read(read_active_rows)
+        except (OmaError, DatabaseUnavailable, SchemaOutdated):
             return None
 
     def _get(self) -> CloudStackCloud:
@@ -113,21 +109,7 @@ class CloudConnection:
         return self._cloud
 
 
-def read_active_endpoint(connection: Connection) -> Endpoint | None:
-    """The endpoint of the active row of `ossea_configs` that has credentials; several: which one can't be told.
-
-    Raises `CredentialsError`.
-    """
+def read_active_rows(connection: Connection) -> tuple[Given, ...]:
     columns = ossea_configs.c
     query = select(columns.api_url, columns.api_key, columns.secret_key).where(columns.is_active)
-    rows = {
-        (row.api_url, row.api_key, row.secret_key)
-        for row in connection.execute(query)
-        if row.api_key and row.secret_key
-    }
-    if len(rows) > 1:
-        raise CredentialsError("several rows of ossea_configs are active; leave one active")
-    if not rows:
-        return None
-    ((url, key, secret),) = rows
-    return Endpoint(url=url or "", key=key, secret=secret)
+    return tuple(Given(row.api_url, row.api_key, row.secret_key) for row in connection.execute(query))

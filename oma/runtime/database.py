@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from appliance.logs import without_secrets
@@ -24,6 +22,8 @@ from oma.store.inventory import SqlInventory
 from oma.store.journal import SqlJournalStore
 from oma.store.reader import SqlJobReader
 
+LONGEST_CHECK_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
@@ -36,8 +36,8 @@ class _Opened:
 class Database:
     """The ports over the database. Until it is open their calls raise `database_unavailable` with the reason.
 
-    A missing or empty SQLite file is created with all its tables. Any other database is left as it is: upgrading it is
-    a person's decision.
+    A SQLite file that is missing or holds no table gets all its tables. Any other database is left as it is: upgrading
+    it is a person's decision.
     """
 
     def __init__(self, settings: DatabaseSettings, announce: Callable[[Sequence[Event]], None]) -> None:
@@ -58,6 +58,28 @@ class Database:
     def door(self) -> Door:
         return self._get().door
 
+    async def look_once(self) -> str | None:
+        """Opens it, or sees whether it can still be used; a sentence where that has changed.
+
+        `reason` follows. A database that was opened stays open: it may be back at the next call.
+        """
+        if self._opened is None:
+            return await self.open_once()
+        before = self.reason
+        try:
+            async with asyncio.timeout(LONGEST_CHECK_S):
+                await self._opened.door.check()
+            self.reason = None
+        except SchemaOutdated as error:
+            self.reason = str(error)
+        except TimeoutError:
+            self.reason = f"The database has not answered for {LONGEST_CHECK_S:g} s."
+        except (DatabaseUnavailable, SQLAlchemyError, OSError) as error:
+            self.reason = _as_reason(error)
+        if self.reason == before:
+            return None
+        return self.reason or "The database can be used again."
+
     async def open_once(self) -> str | None:
         """Tries to open it, once; a sentence about how it went. Nothing is done where it is open already."""
         if self._opened is not None:
@@ -68,7 +90,7 @@ class Database:
             self.reason = str(error)
             return self.reason
         except (DatabaseUnavailable, SQLAlchemyError, OSError) as error:
-            self.reason = f"The database can't be used: {without_secrets(_first_line(error))}"
+            self.reason = _as_reason(error)
             return self.reason
         announce = self._announce
         self._opened = _Opened(door, SqlInventory(door), SqlJournalStore(door, announce), SqlJobReader(door))
@@ -99,7 +121,7 @@ class Database:
 
 def _prepare_schema(url: str) -> None:
     """Raises `SchemaOutdated` with all that keeps this version from working; such a database is left as it is."""
-    if is_fresh_sqlite(url):
+    if schema.is_fresh_sqlite(url):
         schema.upgrade(url)
     faults = schema.check(url, accept_weak_durability=True)
     if faults:
@@ -110,13 +132,8 @@ def _as_unavailable(error: Exception) -> Exception:
     return OmaError(Code.DATABASE_UNAVAILABLE, str(error))
 
 
-def is_fresh_sqlite(url: str) -> bool:
-    """A file that is not there yet, or is empty."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        return False
-    path = Path(parsed.database)
-    return not path.exists() or path.stat().st_size == 0
+def _as_reason(error: Exception) -> str:
+    return f"The database can't be used: {without_secrets(_first_line(error))}"
 
 
 def _first_line(error: Exception) -> str:

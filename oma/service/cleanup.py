@@ -99,9 +99,7 @@ async def submit_cleanup(
         return known
 
 
-async def _submit(
-    deps: Deps, request: CleanupRequest, idempotency_key: str | None, patience_s: float | None
-) -> Job:
+async def _submit(deps: Deps, request: CleanupRequest, idempotency_key: str | None, patience_s: float | None) -> Job:
     if deps.stopping.is_set():
         raise OmaError(Code.SHUTTING_DOWN, "The daemon is stopping; ask again in a moment.")
     wait_s = deps.busy_wait_s if patience_s is None else min(patience_s, deps.busy_wait_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Select
+from sqlalchemy import ColumnElement, Select
 from sqlalchemy.engine import Connection, RowMapping
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ MOST_IDS = 10_000
 
 
 def rows_for(
-    connection: Connection, query: Select[Any], column: Column[Any], ids: Iterable[Any]
+    connection: Connection, query: Select[Any], column: ColumnElement[Any], ids: Iterable[Any]
 ) -> Iterator[RowMapping]:
     """The rows whose `column` is one of the ids; no statement where there are none."""
     wanted = sorted(set(ids))

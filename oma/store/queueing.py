@@ -35,6 +35,8 @@ def queue_job(connection: Connection, queued: JobQueued) -> tuple[Job, list[Even
         volume_ids = [volume.volume_id for volume in queued.plan.volumes]
         claims.claim_volumes(connection, queued.job_id, context_id, volume_ids, queued.at)
     except IntegrityError as error:
+        # Another daemon was faster: with this key for another VM, with this VM, or with one of its volumes.
+        _job_of_key(connection, queued)
         _refuse_active_job(connection, queued)
         raise _occupied(queued, None, None) from error
     joblog.insert_job(connection, queued)
@@ -55,7 +57,7 @@ def _job_of_key(connection: Connection, queued: JobQueued) -> Job | None:
     if queued.idempotency_key is None:
         return None
     found = jobs.find_job_by_key(connection, queued.idempotency_key, locked=True)
-    if found is None:
+    if found is None or found[0].id == queued.job_id:
         return None
     job, request_hash = found
     if request_hash == queued.request_hash:
@@ -84,7 +86,7 @@ def _refuse_open_issue(connection: Connection, queued: JobQueued) -> None:
 def _refuse_active_job(connection: Connection, queued: JobQueued) -> None:
     """Locking reads: they see what another daemon committed a moment ago."""
     table = oma_jobs.c
-    query = select(table.id, table.lease_owner, table.state).with_for_update()
+    query = select(table.id, table.lease_owner, table.state).where(table.id != queued.job_id).with_for_update()
     row = connection.execute(query.where(table.active_context_id == queued.plan.context_id)).first()
     if row is None:
         volume_ids = [volume.volume_id for volume in queued.plan.volumes]

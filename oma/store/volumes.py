@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, inspect, select, update
+from sqlalchemy import and_, func, inspect, select, update
 from sqlalchemy.engine import Connection
 
 from database.tables import device_mappings, ossea_volumes, vm_disks
@@ -115,10 +115,11 @@ def find_claimed_twice(connection: Connection, volumes: Sequence[VolumeRecord]) 
 
 
 def list_known_ids(connection: Connection, volume_ids: Sequence[str]) -> list[str]:
-    """Those of the ids that any row knows. A disk knows a volume only by way of a row of `ossea_volumes`."""
+    """Those of the ids that any row knows, in whatever case. A disk knows a volume only by a row of `ossea_volumes`."""
     known: set[str] = set()
+    wanted = {volume_id.lower() for volume_id in volume_ids}
     for column in (ossea_volumes.c.volume_id, device_mappings.c.volume_uuid):
-        known |= {row[column.name].lower() for row in rows_for(connection, select(column), column, volume_ids)}
+        known |= {row[column.name].lower() for row in rows_for(connection, select(column), func.lower(column), wanted)}
     return [volume_id for volume_id in volume_ids if volume_id.lower() in known]
 
 

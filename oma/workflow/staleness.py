@@ -23,7 +23,7 @@ def stale_refusal(expected: str, confirmed: Plan | None, current: Plan, problem:
     told = [*changes[:SHOWN_CHANGES], *([f"{more} more changes."] if more > 0 else []), *([problem] if problem else [])]
     return Refusal(
         Code.PLAN_STALE,
-        f"The plan for {current.vm_name} is no longer the one that was confirmed; nothing was touched. {' '.join(told)}",
+        f"The plan for {current.vm_name} is not the one that was confirmed; nothing was touched. {' '.join(told)}",
         "Look at the new plan with a dry run and confirm that one.",
         {
             "expected": expected,
@@ -66,7 +66,7 @@ def _changed_values(whose: str, old: dict[str, Any], new: dict[str, Any]) -> Ite
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ")
+    return " ".join({"vm": "VM", "oma": "OMA"}.get(word, word) for word in key.split("_"))
 
 
 def _value(value: Any) -> str:

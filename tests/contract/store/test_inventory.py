@@ -314,6 +314,10 @@ async def test_known_volumes_of_any_vm(store: Store) -> None:
     known = await store.inventory.list_known_volume_ids(["unknown", "only-mapped", volume_id("pgtest1", 1)])
 
     assert list(known) == ["only-mapped", volume_id("pgtest1", 1)]
+    # The case of an id says nothing, neither CloudStack's nor the row's.
+    await store.sql("UPDATE device_mappings SET volume_uuid = 'Only-Mapped' WHERE id = 'm'")
+    spelled = ["ONLY-MAPPED", volume_id("pgtest1", 1).upper()]
+    assert list(await store.inventory.list_known_volume_ids(spelled)) == spelled
     assert await store.inventory.list_known_volume_ids([]) == []
 
 

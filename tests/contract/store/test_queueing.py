@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -20,6 +21,7 @@ from oma.domain.changes import IssueOpened, JobEnded
 from oma.domain.errors import Code, ConcurrentChange, OmaError
 from oma.domain.events import EventType
 from oma.domain.states import JobState
+from oma.store import jobs
 from tests.contract.store.conftest import Store
 from tests.contract.store.world import (
     NOW,
@@ -166,6 +168,25 @@ async def test_the_same_key_and_body_is_the_same_job_and_another_body_is_refused
     # Another spelling is another key, trailing blanks included.
     assert await store.reader.find_job_by_key("KEY-1") is None
     assert await store.reader.find_job_by_key("key-1 ") is None
+
+
+async def test_a_key_that_another_daemon_used_a_moment_ago_is_told_as_the_key(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.seed("pgtest1", "pgtest2")
+    first = await store.journal.queue_job(build_queued("pgtest1", key="key-1"))
+    find, looks = jobs.find_job_by_key, iter([None])
+
+    def find_too_early(*args: Any, **more: Any) -> Any:
+        return next(looks, find(*args, **more))
+
+    monkeypatch.setattr(jobs, "find_job_by_key", find_too_early)
+    with pytest.raises(OmaError) as refused:
+        await store.journal.queue_job(build_queued("pgtest2", key="key-1", request_hash="hash-2"))
+
+    assert refused.value.code is Code.IDEMPOTENCY_KEY_REUSED
+    assert refused.value.fields["job_id"] == first.id
+    assert [row["id"] for row in await store.rows(oma_jobs)] == [first.id]
 
 
 async def test_two_daemons_that_queue_one_vm_at_once_get_one_job(store: Store, other: Store) -> None:

@@ -223,6 +223,13 @@ class StubJobs:
         self.estate.waited_for.set()
         return self.estate.jobs.get(job_id)
 
+    async def find_job_by_key(self, idempotency_key: str) -> tuple[Job, str | None] | None:
+        self.estate.look()
+        for queued in self.estate.queued:
+            if queued.idempotency_key == idempotency_key:
+                return self.estate.jobs[queued.job_id], queued.request_hash
+        return None
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         self.estate.look()
         self.estate.asked.append((where, limit, cursor))

@@ -11,8 +11,13 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from appliance.web import serve_site
 from oma.domain.events import EventType
 from oma.domain.states import JobState, Phase
+from oma.http.app import build_app
+from oma.http.site import Site
+from tests.fakes.scenario import BrokenVm
+from tests.fakes.stage import FIGURES, open_stage
 from tests.integration.http.stubs import Api, served
 
 
@@ -132,6 +137,84 @@ async def test_a_caller_that_goes_away_stops_nothing(api: Api):
     api.estate.end_job(job_id, result={"replica": "ready", "next": "Nothing."})
     async with api.client.get(f"{api.url}/api/v1/jobs/{job_id}") as shown:
         assert (await shown.json())["status"] == "completed"
+
+
+KEY = "0b9ae1a5-night-shift"
+
+
+async def test_the_same_key_and_body_wait_for_the_one_run_and_get_its_answer(api: Api):
+    api.estate.add_vm("pgtest1")
+    first = asyncio.create_task(post(api, "pgtest1", Idempotency_Key=KEY, X_Correlation_ID="first"))
+    job_id = await queued(api)
+    api.estate.waited_for.clear()
+    second = asyncio.create_task(post(api, "pgtest1", json={}, Idempotency_Key=KEY))
+    await queued(api)
+    api.estate.end_job(job_id, result={"replica": "ready", "next": "-"})
+    status, body, _ = await first
+    assert (status, body["job_id"], body["correlation_id"]) == (200, job_id, "first")
+    assert (await second)[:2] == (200, body)
+    assert (await post(api, "pgtest1", Idempotency_Key=KEY, Prefer="respond-async"))[:2] == (200, body)
+    assert len(api.estate.queued) == 1
+
+
+async def test_the_key_of_a_parked_run_gives_its_failure_again(api: Api):
+    api.estate.add_vm("pgtest1")
+    _, body, _ = await post(api, "pgtest1", Idempotency_Key=KEY, Prefer="respond-async")
+    error = {"code": "cleanup_failed", "detail": "The revert failed.", "issue_id": "i-1"}
+    api.estate.end_job(body["job_id"], JobState.PARKED, error=error)
+    for _ in range(2):
+        status, again, _ = await post(api, "pgtest1", Idempotency_Key=KEY)
+        assert (status, again["code"], again["job_id"], again["issue_id"]) == (
+            500,
+            "cleanup_failed",
+            body["job_id"],
+            "i-1",
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("pgtest1", {"phases": ["detach-attached-volumes"]}),
+        ("pgtest1", {"context_id": "ctx-1"}),
+        ("pgtest1", {"dry_run": True}),
+        ("pgtest2", {}),
+    ],
+)
+async def test_a_key_is_for_one_request(api: Api, name: str, body: dict[str, Any]):
+    api.estate.add_vm("pgtest1")
+    api.estate.add_vm("pgtest2")
+    _, first, _ = await post(api, "pgtest1", Idempotency_Key=KEY, Prefer="respond-async")
+    status, problem, _ = await post(api, name, json=body, Idempotency_Key=KEY, Prefer="respond-async")
+    assert (status, problem["code"], problem["job_id"]) == (422, "idempotency_key_reused", first["job_id"])
+    assert len(api.estate.queued) == 1
+
+
+async def test_a_refused_request_may_be_asked_again_under_its_key(api: Api):
+    records = api.estate.add_vm("pgtest1", status="ready_for_failover")
+    status, body, _ = await post(api, "pgtest1", Idempotency_Key=KEY)
+    assert (status, body["code"]) == (409, "nothing_to_clean")
+    context = replace(records.context, current_status="cleanup_required")
+    api.estate.vms[context.context_id] = replace(records, context=context)
+    status, _, _ = await post(api, "pgtest1", Idempotency_Key=KEY, Prefer="respond-async")
+    assert status == 202
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=0"])
+async def test_who_does_not_wait_does_not_wait_for_a_busy_volume_either(prefer: str):
+    async with open_stage(figures=replace(FIGURES, busy_wait_s=1e9)) as stage, aiohttp.ClientSession() as client:
+        vm = await stage.add(BrokenVm(test_vm_state="Stopped"))
+        stage.world.change_volume(vm.volume_id(0), state="Snapshotting")
+        runner, url = await serve_site(build_app(Site(stage.deps)), "127.0.0.1", 0, shutdown_timeout_s=1)
+        try:
+            async with asyncio.timeout(20):
+                address = f"{url}/api/v1/failover/{vm.name}/cleanup-failed"
+                async with client.post(address, headers={"Prefer": prefer}) as response:
+                    body = await response.json(content_type=None)
+        finally:
+            await runner.cleanup()
+        assert (response.status, [one["code"] for one in body["refusals"]]) == (409, ["volume_busy"])
+        assert stage.world.orders == []
 
 
 async def test_a_dry_run_shows_the_plan_and_writes_nothing(api: Api):

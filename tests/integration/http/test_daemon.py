@@ -16,7 +16,8 @@ import pytest
 
 from appliance.settings import Settings, load_settings
 from database import schema
-from database.revision import HEAD
+from database.door import Door
+from database.revision import HEAD, describe_revision_fault
 from oma.runtime.daemon import serve
 from oma.runtime.signals import StopSignals
 
@@ -157,6 +158,31 @@ async def test_an_old_database_waits_for_its_upgrade(tmp_path: Path, capsys: pyt
         assert "oma db upgrade" in body["reason"]
         await asyncio.to_thread(set_revision, path, HEAD)
         await running.manager.until("STATUS=Ready; 0 jobs run")
+
+
+async def test_readiness_follows_the_database_while_it_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    async with daemon(tmp_path) as running, aiohttp.ClientSession() as client:
+        await running.listening(capsys)
+        assert (await running.get(client, "/readyz"))[0] == 200
+        await asyncio.to_thread(set_revision, tmp_path / "oma.db", "0000")
+        reason = describe_revision_fault("0000")
+        await running.manager.until(f"STATUS={reason}")
+        assert await running.get(client, "/readyz") == (503, {"status": "not_ready", "reason": reason})
+        await asyncio.to_thread(set_revision, tmp_path / "oma.db", HEAD)
+        running.manager.seen.clear()
+        await running.manager.until("STATUS=Ready; 0 jobs run")
+        assert (await running.get(client, "/readyz"))[0] == 200
+
+
+async def test_a_file_that_another_daemon_left_without_tables_is_fresh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    door = await Door.open(f"sqlite:///{tmp_path}/oma.db")
+    await door.close()
+    assert (tmp_path / "oma.db").stat().st_size > 0
+    async with daemon(tmp_path) as running, aiohttp.ClientSession() as client:
+        await running.listening(capsys)
+        assert (await running.get(client, "/readyz"))[0] == 200
 
 
 async def test_a_database_that_can_not_be_reached_is_a_reason_not_an_end(

@@ -69,6 +69,11 @@ async def test_filters_reach_the_store(api: Api):
     ]
 
 
+async def test_a_queued_job_is_found_by_the_joblogs_own_word_too(api: Api):
+    await get(api, "/api/v1/jobs?status=pending")
+    assert api.estate.asked == [(JobFilter(status="queued"), 50, None)]
+
+
 async def test_one_vm(api: Api):
     api.estate.add_vm("db/prod #7")
     body = await get(api, "/api/v1/vm-contexts/db%2Fprod%20%237")

@@ -125,11 +125,11 @@ def run_one(url: str, waits: Waits | None = None):
 
 
 class LosesAnswers(Script):
-    """Its first answers to a clean-up never arrive; `started` tells whether the call did."""
+    """Its first answers to a clean-up never arrive; by the key it knows the run that it began all the same."""
 
-    def __init__(self, losses: int, *, ours: bool) -> None:
+    def __init__(self, losses: int, status: int, answer: dict[str, Any]) -> None:
         super().__init__([(1, "job_completed", "done")], states=(JobState.COMPLETED,))
-        self.losses, self.ours = losses, ours
+        self.losses, self.status, self.answer = losses, status, answer
         self.keys: list[str] = []
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
@@ -138,37 +138,39 @@ class LosesAnswers(Script):
             assert request.transport is not None
             request.transport.close()
             return web.Response()
-        body = {"code": "cleanup_in_progress", "detail": "It runs.", "job_id": "job-1", "status": 409}
-        return web.json_response(body, status=409)
+        return web.json_response(self.answer, status=self.status)
 
     async def job(self, request: web.Request) -> web.Response:
-        answer = document(samples.completed_job())
-        return web.json_response({**answer, "correlation_id": self.keys[0] if self.ours else "somebody else's"})
+        return web.json_response(document(samples.completed_job()))
 
     def routes(self):
         return (*super().routes(), ("POST", "/api/v1/failover/{name}/cleanup-failed", self.submit))
 
 
-def test_a_lost_answer_is_asked_for_again_and_our_own_run_is_followed():
-    script = LosesAnswers(1, ours=True)
+RUNNING = {"success": True, "job_id": "job-1", "status": "running"}
+ENDED = {"success": True, "job_id": "job-1", "message": "Failed execution cleanup completed for pgtest1", "phases": []}
+PARKED = {"code": "cleanup_failed", "detail": "It stopped.", "job_id": "job-1", "issue_id": "i-1", "status": 500}
+TAKEN = {"code": "cleanup_in_progress", "detail": "It runs.", "job_id": "job-9", "status": 409}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "exit_code", "job_id"),
+    [(202, RUNNING, 0, "job-1"), (200, ENDED, 0, "job-1"), (500, PARKED, 5, "job-1"), (409, TAKEN, 4, "job-9")],
+    ids=["running", "ended", "parked", "somebody else's"],
+)
+def test_a_lost_answer_is_asked_for_again_under_the_same_key(
+    status: int, answer: dict[str, Any], exit_code: int, job_id: str
+):
+    script = LosesAnswers(1, status, answer)
     with serve_script(*script.routes()) as url:
         result, _ = run_one(url)
-    assert result.outcome == "done"
+    assert (result.exit, result.job_id) == (exit_code, job_id)
     assert len(script.keys) == 2
     assert len(set(script.keys)) == 1
 
 
-def test_somebody_elses_run_stays_a_refusal():
-    script = LosesAnswers(1, ours=False)
-    with serve_script(*script.routes()) as url:
-        result, _ = run_one(url)
-    assert result.exit == 4
-    assert result.problem is not None
-    assert result.problem["code"] == "cleanup_in_progress"
-
-
 def test_answers_that_stay_lost_are_unreachable():
-    script = LosesAnswers(9, ours=True)
+    script = LosesAnswers(9, 202, RUNNING)
     with serve_script(*script.routes()) as url:
         result, updates = run_one(url)
     assert result.exit == 6

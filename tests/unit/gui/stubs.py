@@ -150,6 +150,10 @@ class StubEstate:
         self._raise_fault()
         return self.job_rows.get(job_id)
 
+    async def find_job_by_key(self, idempotency_key: str) -> tuple[Job, str | None] | None:
+        found = next((one for one in self.queued if one.idempotency_key == idempotency_key), None)
+        return None if found is None else (self.job_rows[found.job_id], found.request_hash)
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         found = [
             one

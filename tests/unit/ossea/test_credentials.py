@@ -8,7 +8,7 @@ from typing import Any
 import cs
 import pytest
 
-from ossea.credentials import CredentialsError, Endpoint, read_cs_endpoint
+from ossea.credentials import CredentialsError, Endpoint, Given, read_cs_endpoint, resolve_endpoint
 
 INI = """
 [cloudstack]
@@ -112,3 +112,53 @@ def test_an_endpoint_hides_who_we_are():
     shown = repr(Endpoint("https://x.example/client/api", "the-key", "the-secret"))
     assert "the-" not in shown
     assert "x.example" in shown
+
+
+SETTINGS = Given("https://set.example/client/api", "set-key", "set-secret")
+ROW = Given("https://row.example/client/api", "row-key", "row-secret")
+CS = Endpoint("https://cs.example/client/api", "cs-key", "cs-secret", verify="/ca.pem", headers={"x-tenant": "blue"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "expected"),
+    [
+        (SETTINGS, None, ("set", "set", "set", "get")),
+        (SETTINGS, (ROW,), ("set", "set", "set", "get")),
+        (Given(), (ROW,), ("row", "row", "row", "get")),
+        (Given(), (ROW, ROW), ("row", "row", "row", "get")),
+        (Given(url="https://set.example/client/api", method="post"), (ROW,), ("set", "row", "row", "post")),
+        (Given(secret="set-secret"), (Given(ROW.url, ROW.key, ""),), ("row", "row", "set", "get")),
+        (Given(), (Given(ROW.url, ROW.key, None),), ("cs", "cs", "cs", "get")),
+        (Given(), (), ("cs", "cs", "cs", "get")),
+        (Given(key="set-key", secret="set-secret"), (), ("cs", "set", "set", "get")),
+    ],
+)
+def test_settings_win_over_the_row_and_the_row_over_cs(settings, rows, expected):
+    found = resolve_endpoint(settings, rows, lambda: CS)
+    url, key, secret, method = expected
+    assert (found.url, found.key, found.secret, found.method) == (
+        f"https://{url}.example/client/api",
+        f"{key}-key",
+        f"{secret}-secret",
+        method,
+    )
+    assert (found.verify == "/ca.pem") is (url == "cs")
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "says"),
+    [
+        (Given(), None, "can't be asked"),
+        (Given(url="https://set.example/client/api"), None, "can't be asked"),
+        (Given(), (ROW, Given("https://other.example", "k", "s")), "several"),
+        (Given(), (Given(None, "k", "s"),), "lacks: url"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_told_is_not_guessed(settings, rows, says):
+    with pytest.raises(CredentialsError, match=says):
+        resolve_endpoint(settings, rows, lambda: CS)
+
+
+def test_what_is_given_hides_who_we_are():
+    assert "set-key" not in repr(SETTINGS)
+    assert "set-secret" not in repr(SETTINGS)

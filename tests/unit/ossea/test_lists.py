@@ -189,3 +189,34 @@ def test_times_become_aware_utc_or_nothing(written, read):
 def test_a_snapshot_of_an_older_server_has_no_size_and_does_not_say_whether_it_can_be_reverted():
     snapshot = Snapshot.parse({"id": "s", "volumeid": "v", "name": "n", "state": "BackedUp", "physicalsize": 7})
     assert (snapshot.size_bytes, snapshot.revertable) == (None, None)
+
+
+def owned_by_a_project(table):
+    """`listall` leaves it out; asked for projects alone, the account's own things are left out."""
+
+    def answer(params):
+        wanted = params.get("ids", params.get("id", "")).split(",")
+        named = [row for row in table if row["id"] in wanted] if wanted != [""] else table
+        shown = [row for row in named if ("projectid" in params) == row["project"]]
+        return page_of(shown, len(shown))
+
+    return answer
+
+
+@pytest.mark.parametrize("asked", [["v1"], ["v0", "v1", "gone"]])
+async def test_what_is_not_listed_is_looked_for_in_projects(stub: Stub, client: CloudStack, asked):
+    table = [{**row, "project": row["id"] == "v1"} for row in rows(3)]
+    stub.script("listVolumes", *[owned_by_a_project(table)] * 2)
+    assert ids(await client.list_volumes(ids=asked)) == [one for one in asked if one != "gone"]
+
+
+async def test_volumes_of_a_vm_in_a_project_are_listed(stub: Stub, client: CloudStack):
+    stub.script("listVolumes", *[owned_by_a_project([{**row, "project": True} for row in rows(2)])] * 2)
+    assert ids(await client.list_volumes(vm_id="vm-1")) == ["v0", "v1"]
+    assert [params.get("projectid") for params in stub.sent("listVolumes")] == [None, "-1"]
+
+
+async def test_what_is_listed_is_not_asked_for_twice(stub: Stub, client: CloudStack):
+    stub.tables["listVolumes"] = rows(2)
+    await client.list_volumes(ids=["v0", "v1"])
+    assert stub.count("listVolumes") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from ossea.client import CloudStack
 from ossea.errors import CloudStackError, ErrorKind
-from tests.unit.ossea.stub import Answer, Cut, Stub, error
+from tests.unit.ossea.stub import UNKNOWN, Answer, Cut, Stub, error
 
 VM = "11111111-1111-4111-8111-111111111111"
 VOLUME = "22222222-2222-4222-8222-222222222222"
@@ -72,6 +72,29 @@ async def test_an_id_in_use_by_what_cannot_be_told_is_unknown(stub: Stub, client
     with pytest.raises(CloudStackError) as caught:
         await client.detach_volume(VOLUME, job_id=JOB)
     assert caught.value.kind is ErrorKind.NO_ANSWER
+
+
+@pytest.mark.parametrize("shown", ["absent", "no command"])
+async def test_an_id_in_use_that_is_not_shown_is_no_refusal(stub: Stub, client: CloudStack, shown):
+    """The call may have arrived: "nothing was queued" would be a guess."""
+    await client.detach_volume(VOLUME, job_id=JOB)
+    if shown == "absent":
+        stub.script("queryAsyncJobResult", error(431, UNKNOWN.format(command="x", name="jobid", value=JOB)))
+    else:
+        stub.script("queryAsyncJobResult", Answer(body={"queryasyncjobresultresponse": {"jobid": JOB, "jobstatus": 0}}))
+    with pytest.raises(CloudStackError, match="does not say what") as caught:
+        await client.detach_volume(VOLUME, job_id=JOB)
+    assert caught.value.kind is ErrorKind.NO_ANSWER
+
+
+async def test_another_account_is_used_from_the_next_call_on(stub: Stub, client: CloudStack):
+    await client.detach_volume(VOLUME)
+    await client.use(stub.endpoint(key="gone"))
+    with pytest.raises(CloudStackError, match="credentials"):
+        await client.list_zones()
+    await client.use(stub.endpoint())
+    assert await client.list_zones() == []
+    assert client.endpoint == stub.endpoint()
 
 
 async def test_a_refusal_about_another_name_that_exists_stays_a_refusal(stub: Stub, client: CloudStack):

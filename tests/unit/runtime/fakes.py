@@ -137,6 +137,9 @@ class FakeJournal:
         self.look()
         return self.jobs.get(job_id)
 
+    async def find_job_by_key(self, idempotency_key: str) -> tuple[Job, str | None] | None:
+        raise NotImplementedError
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         raise NotImplementedError
 

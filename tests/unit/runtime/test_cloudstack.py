@@ -94,6 +94,33 @@ async def test_what_cs_reads_is_the_last_resort(door: TableDoor):
     await connection.close()
 
 
+CS_ENV = {"CLOUDSTACK_ENDPOINT": "http://cs/client/api", "CLOUDSTACK_KEY": "k", "CLOUDSTACK_SECRET": "hunter2"}
+
+
+async def test_the_held_endpoint_stays_while_the_database_is_away(door: TableDoor):
+    await door.add()
+    connection = connect(door, CS_ENV)
+    assert await connection.refresh() == "CloudStack is asked at http://row/client/api."
+    door.down = True
+    assert await connection.refresh() is None
+    assert connection.reason is None
+    door.down = False
+    assert await connection.refresh() is None
+    await connection.close()
+
+
+async def test_no_endpoint_is_guessed_while_the_database_is_away(door: TableDoor):
+    await door.add()
+    connection = connect(door, CS_ENV)
+    door.down = True
+    said = await connection.refresh()
+    assert said is not None
+    assert "can't be asked" in said
+    door.down = False
+    assert await connection.refresh() == "CloudStack is asked at http://row/client/api."
+    await connection.close()
+
+
 async def test_without_credentials_every_call_says_why(
     door: TableDoor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

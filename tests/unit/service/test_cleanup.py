@@ -112,7 +112,7 @@ async def test_another_plan_than_the_one_confirmed_is_stale(stage: Stage) -> Non
     assert raised.value.code is Code.PLAN_STALE
     evidence = raised.value.fields["evidence"]
     assert evidence["expected"] == shown.digest != evidence["current"]
-    assert "The VM's test vm's state was Running and is Stopped." in evidence["changed"]
+    assert "The VM's test VM's state was Running and is Stopped." in evidence["changed"]
     assert any(change.startswith("No longer planned: Stop ") for change in evidence["changed"])
     assert "was Running and is Stopped" in raised.value.sentence
     now = await plan_cleanup(stage.deps, CleanupRequest(vm.name))
