@@ -83,6 +83,9 @@ class CloudstackSettings(Section):
     profile: str = Field(default="cloudstack", description="Section of cloudstack.ini, as the cs tool names it.")
     timeout_s: Seconds = 10.0
     expires_s: Seconds = Field(default=60.0, description="How long a signed call may be under way.")
+    job_expire_minutes: int = Field(
+        default=1440, ge=1, description="CloudStack's own setting job.expire.minutes: how long it knows its jobs."
+    )
     poll_min_s: Seconds = 0.05
     poll_max_s: Seconds = 2.0
     method: Literal["get", "post"] = "get"

@@ -20,6 +20,7 @@ EDGES = {
     ("oma/workflow/sweep.py", "_answer"): "a shared question: every asker gets the error, none hangs",
     ("ossea/jobs.py", "_run"): "the loop that follows jobs: no waiter hangs on a fault of ours",
     ("volume_daemon/server/holders.py", "work"): "the thread of a scan: whoever waits for it is told",
+    ("volume_daemon/server/opening.py", "_try_once"): "a start: the daemon answers why it waits, and tries again",
     ("volume_daemon/server/operations.py", "_run"): "an operation: it ends as failed, the daemon goes on",
     ("volume_daemon/server/operations.py", "_give_up"): "the last words of an operation whose journal is gone too",
 }

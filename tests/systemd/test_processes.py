@@ -82,3 +82,16 @@ async def test_bad_settings_end_it_before_it_says_ready(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="prot"):
             async with started(tmp_path, *command, "--config", str(config)):
                 pass
+
+
+async def test_a_database_that_is_not_there_yet_is_waited_for_and_ends_nothing(tmp_path: Path) -> None:
+    """systemd gives up on a unit that ends five times within five minutes; a database may come later than that."""
+    config = await prepare(tmp_path)
+    (tmp_path / "oma.db").unlink()
+    async with started(tmp_path, "volume-daemon", "serve", "--config", str(config)) as running:
+        await running.notify.hear("READY=1")
+        assert any("oma db upgrade" in line for line in running.notify.heard if line.startswith("STATUS="))
+        await running.notify.hear("WATCHDOG=1")
+        await run_to_end(tmp_path, "oma", "db", "upgrade", "--config", str(config))
+        await running.notify.hear(f"STATUS=Listening on {running.url}")
+        assert await running.stop() == 0

@@ -8,20 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ossea.client import CloudStack
 from ossea.errors import CloudStackError
 from ossea.models import Volume
-from volume_daemon.models import DeviceMapping, Operation
+from volume_daemon.models import DeviceMapping, Devices, Operation
 from volume_daemon.server.cloud import VolumeReader, pending_job
 from volume_daemon.server.decisions import remote_path, unlocated_path
-from volume_daemon.server.devices import DeviceWatch, Seen, Sight, serial_in, serial_of
+from volume_daemon.server.devices import DevicesUnknown, DeviceWatch, Seen, Sight, serial_in, serial_of
+from volume_daemon.server.link import Clouds
 from volume_daemon.server.operations import Operations
 from volume_daemon.server.records import Filter, MappingRow
 from volume_daemon.server.refusals import not_found, unknown
 from volume_daemon.server.store import Store
 
 CLOUDSTACK = "CloudStack"
-LINUX_STATES = {Sight.PRESENT: "detected", Sight.ABSENT: "missing", Sight.WRONG_SIZE: "size_mismatch"}
+OMA = "the OMA"
+LINUX_STATES = {
+    Sight.PRESENT: "detected",
+    Sight.ABSENT: "missing",
+    Sight.WRONG_SIZE: "size_mismatch",
+    Sight.UNKNOWN: "unknown",
+}
 
 
 class Answers:
@@ -30,7 +36,7 @@ class Answers:
     def __init__(
         self,
         *,
-        cloud: CloudStack,
+        cloud: Clouds,
         reader: VolumeReader,
         store: Store,
         devices: DeviceWatch,
@@ -53,9 +59,11 @@ class Answers:
         if job_id is not None:
             raise unknown(f"CloudStack's job {job_id} is at work on the detached volume {volume_id}.", CLOUDSTACK)
         seen = await self._devices.look(volume_id)
+        if seen.sight is Sight.UNKNOWN:
+            raise _unseen(seen)
         if seen.sight is not Sight.ABSENT:
             raise unknown(
-                f"CloudStack shows the volume {volume_id} detached, but the OMA still shows {seen.link}.", "the OMA"
+                f"CloudStack shows the volume {volume_id} detached, but the OMA still shows {seen.link}.", OMA
             )
         raise not_found("volume_detached", f"CloudStack shows the volume {volume_id} attached to no VM.")
 
@@ -79,16 +87,17 @@ class Answers:
     async def list_vm_volumes(self, vm_id: str) -> list[DeviceMapping]:
         """What CloudStack shows on the VM. Raises `Problem` 503 `state_unknown`."""
         try:
-            volumes = await self._cloud.list_volumes(vm_id=vm_id)
+            volumes = await self._cloud().list_volumes(vm_id=vm_id)
         except CloudStackError as error:
             raise _silent(error) from None
         rows = await self._store.list_mappings_of([volume.id for volume in volumes]) if volumes else {}
-        oma_vm_ids = await self._store.read_oma_vm_ids()
-        return [await self._merge(volume, rows.get(volume.id), oma_vm_ids) for volume in volumes]
+        omas = await self._store.read_oma_vm_ids_of([volume.id for volume in volumes])
+        return [await self._merge(volume, rows.get(volume.id), omas[volume.id]) for volume in volumes]
 
     async def find_volume_at(self, path: str) -> DeviceMapping:
         """The volume behind a device path, link or link name. Raises `Problem` 404 `device_not_found`."""
-        for row in await self._store.list_mappings_at(path):
+        # In an address the path's own first slash is easily lost, and in the middle of one it is swallowed.
+        for row in await self._store.list_mappings_at((path, f"/{path}")):
             return await self.find_device(row.volume_uuid)
         serial = await self._serial_at(path)
         if serial:
@@ -97,8 +106,15 @@ class Answers:
                     return await self._mapping(volume)
         raise not_found("device_not_found", f"No volume is known at {path}.")
 
+    async def scan_devices(self) -> Devices:
+        """Raises `Problem` 503 `state_unknown` where they cannot be looked at."""
+        try:
+            return await self._devices.scan()
+        except DevicesUnknown as error:
+            raise unknown(f"The OMA's devices cannot be told: {error}.", OMA) from None
+
     async def _serial_at(self, path: str) -> str:
-        scan = await self._devices.scan()
+        scan = await self.scan_devices()
         names = {path, f"/{path}"}
         for link in scan.links:
             if names & {link.link, link.target or "", link.link.rpartition("/")[2]}:
@@ -107,9 +123,9 @@ class Answers:
 
     async def _list_on_oma(self) -> Sequence[Volume]:
         volumes: list[Volume] = []
-        for vm_id in sorted(await self._store.read_oma_vm_ids()):
+        for vm_id in sorted(await self._store.read_all_oma_vm_ids()):
             try:
-                volumes += await self._cloud.list_volumes(vm_id=vm_id)
+                volumes += await self._cloud().list_volumes(vm_id=vm_id)
             except CloudStackError as error:
                 raise _silent(error) from None
         return volumes
@@ -128,7 +144,8 @@ class Answers:
 
     async def _mapping(self, volume: Volume) -> DeviceMapping:
         rows = await self._store.list_mappings_of([volume.id])
-        return await self._merge(volume, rows.get(volume.id), await self._store.read_oma_vm_ids())
+        omas = await self._store.read_oma_vm_ids_of([volume.id])
+        return await self._merge(volume, rows.get(volume.id), omas[volume.id])
 
     async def _merge(self, volume: Volume, row: MappingRow | None, oma_vm_ids: frozenset[str]) -> DeviceMapping:
         """CloudStack's VM, the OMA's device, and from the row what only it knows.
@@ -140,6 +157,8 @@ class Answers:
         path, linux_state, size = remote_path(vm_id, volume.id), "n/a", volume.size_bytes
         if is_oma:
             seen = await self._devices.look(volume.id, volume.size_bytes)
+            if seen.sight is Sight.UNKNOWN:
+                raise _unseen(seen)
             path = unlocated_path(volume.id) if seen.sight is Sight.ABSENT else str(seen.link)
             linux_state, size = LINUX_STATES[seen.sight], seen.size_bytes or volume.size_bytes
         elif row is not None and row.vm_id.lower() == vm_id.lower():
@@ -161,6 +180,10 @@ class Answers:
 
 def _silent(error: CloudStackError) -> Exception:
     return unknown(f"CloudStack does not tell where the volume is: {error.text}", CLOUDSTACK)
+
+
+def _unseen(seen: Seen) -> Exception:
+    return unknown(f"Whether the OMA shows the device cannot be told: {seen.problem}.", OMA)
 
 
 def _row(row: MappingRow) -> DeviceMapping:
@@ -198,11 +221,12 @@ def _cloudstack(volume: Volume | None, problem: str | None) -> dict[str, Any]:
 
 
 def _linux(seen: Seen) -> dict[str, Any]:
-    present = seen.sight is not Sight.ABSENT
+    present = seen.sight in {Sight.PRESENT, Sight.WRONG_SIZE}
     return {
         "state": LINUX_STATES[seen.sight],
         "link": str(seen.link) if present else None,
         "size_bytes": seen.size_bytes,
+        "problem": seen.problem,
     }
 
 

@@ -18,24 +18,36 @@ from appliance.web import (
 )
 from database.errors import DatabaseUnavailable, SchemaOutdated
 from volume_daemon.server.health import Health
+from volume_daemon.server.holder_routes import HolderRoutes
 from volume_daemon.server.metrics import Metrics
+from volume_daemon.server.readiness import Readiness, readiness_middleware
 from volume_daemon.server.refusals import TITLES, Problem
 from volume_daemon.server.routes import Routes
 
 PREFIX = "/api/v1"
 
 
-def build_app(routes: Routes, health: Health, metrics: Metrics, allowed_hosts: Iterable[str]) -> web.Application:
+def build_app(
+    routes: Routes,
+    holders: HolderRoutes,
+    health: Health,
+    metrics: Metrics,
+    *,
+    readiness: Readiness,
+    allowed_hosts: Iterable[str],
+) -> web.Application:
     app = web.Application(
         middlewares=[
             correlation_middleware(),
             request_log_middleware(metrics.observe_request),
             problem_middleware(as_problem),
             cross_site_middleware(allowed_hosts),
+            readiness_middleware(readiness),
         ],
         client_max_size=LARGEST_BODY,
     )
     routes.add_to(app, PREFIX)
+    holders.add_to(app, PREFIX)
     health.add_to(app)
     return app
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from ossea.client import CloudStack
 from ossea.errors import CloudStackError, ErrorKind
 from ossea.models import Volume
 from volume_daemon.models import FaultKind, OperationError, OperationType
+from volume_daemon.server.link import Clouds
 from volume_daemon.server.records import Entry
 
 IDS_PER_CALL: Final = 50
@@ -22,7 +23,7 @@ ROOT_DEVICE: Final = 0
 class VolumeReader:
     """Looks volumes up. Whoever asks while a call is under way shares the next one, so a look is never an old one."""
 
-    def __init__(self, cloud: CloudStack) -> None:
+    def __init__(self, cloud: Clouds) -> None:
         self._cloud = cloud
         self._waiting: dict[str, asyncio.Future[Volume | None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -51,7 +52,7 @@ class VolumeReader:
             for volume_id in taken:
                 del self._waiting[volume_id]
             try:
-                listed = await self._cloud.list_volumes(ids=list(taken))
+                listed = await self._cloud().list_volumes(ids=list(taken))
             except CloudStackError as error:
                 _fail(list(taken.values()), error)
                 continue
@@ -82,7 +83,9 @@ async def submit(cloud: CloudStack, entry: Entry) -> tuple[str | None, str | Non
 
     Raises `CloudStackError`.
     """
-    request_id, expires_at = entry.request_id, entry.expires_at
+    request_id = entry.request_id
+    # The journal has the server's time, the client takes ours.
+    expires_at = entry.expires_at - (cloud.server_offset or timedelta()) if entry.expires_at else None
     match entry.type:
         case OperationType.ATTACH:
             volume_id, vm_id = entry.volume_id or "", entry.vm_id or ""

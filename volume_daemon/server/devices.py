@@ -38,6 +38,9 @@ class Sight(StrEnum):
     PRESENT = "present"
     ABSENT = "absent"
     WRONG_SIZE = "wrong_size"
+    """There is a link, which leads to a device of another size, or (without a size) nowhere."""
+    UNKNOWN = "unknown"
+    """It could not be told; `problem` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Seen:
     sight: Sight
     link: Path
     size_bytes: int | None = None
+    problem: str | None = None
+
+
+class DevicesUnknown(Exception):
+    """The devices could not be looked at; the text says why."""
 
 
 def serial_of(volume_id: str) -> str:
@@ -64,22 +72,46 @@ def size_fits(device_bytes: int, cloud_bytes: int) -> bool:
 
 
 def look(link: Path, cloud_bytes: int) -> Seen:
-    """Blocking: whether the link leads to a device of the right size. A dangling link is none yet."""
-    if not os.path.lexists(link):
-        return Seen(Sight.ABSENT, link)
+    """Blocking: whether the link leads to a device of the right size.
+
+    Absent is told only of a link that is not in a directory that can be read: every other failure to see it, such as
+    a wrong `device_root`, proves nothing.
+    """
+    try:
+        link.lstat()
+    except FileNotFoundError:
+        problem = root_problem(link.parent)
+        return Seen(Sight.ABSENT, link) if problem is None else Seen(Sight.UNKNOWN, link, problem=problem)
+    except OSError as error:
+        return Seen(Sight.UNKNOWN, link, problem=f"{link} cannot be looked at: {error.strerror}")
     size = _size_of(link)
-    if size is None:
-        # Not readable for us: present is all that can be said.
-        return Seen(Sight.PRESENT if link.exists() else Sight.ABSENT, link)
-    return Seen(Sight.PRESENT if size_fits(size, cloud_bytes) else Sight.WRONG_SIZE, link, size)
+    if size is not None:
+        return Seen(Sight.PRESENT if size_fits(size, cloud_bytes) else Sight.WRONG_SIZE, link, size)
+    try:
+        link.stat()
+    except FileNotFoundError:
+        return Seen(Sight.WRONG_SIZE, link)
+    except OSError as error:
+        return Seen(Sight.UNKNOWN, link, problem=f"{link} cannot be followed: {error.strerror}")
+    # Not readable for us: present is all that can be said.
+    return Seen(Sight.PRESENT, link)
+
+
+def root_problem(device_root: Path) -> str | None:
+    """Blocking: why the directory says nothing about the OMA's devices; None where it does."""
+    try:
+        with os.scandir(device_root):
+            return None
+    except OSError as error:
+        return f"{device_root} cannot be read ({error.strerror}), so that no device is known to be there or not"
 
 
 def scan(device_root: Path) -> tuple[DeviceLink, ...]:
-    """Blocking: every link. A root that is not there has none, as udev makes it with the first."""
+    """Blocking: every link. Raises `DevicesUnknown`."""
     try:
         paths = sorted(device_root.iterdir())
-    except FileNotFoundError:
-        return ()
+    except OSError:
+        raise DevicesUnknown(root_problem(device_root) or f"{device_root} came while it was looked for") from None
     return tuple(DeviceLink(str(path), serial_in(path.name), _size_of(path), os.path.realpath(path)) for path in paths)
 
 
@@ -106,31 +138,38 @@ def _size_of(path: Path) -> int | None:
 
 
 class DeviceWatch:
-    """Wakes whoever waits for a link under `device_root`; looks always begin after the watch is set."""
+    """Wakes whoever waits for a link under `device_root`; looks always begin after the watch is set.
 
-    def __init__(self, device_root: Path, product_uuid_path: Path, now: Callable[[], datetime]) -> None:
+    While the kernel gives no events, `problem` says why, and whoever waits is woken to look again every `rescan_s`.
+    """
+
+    def __init__(
+        self, device_root: Path, product_uuid_path: Path, now: Callable[[], datetime], rescan_s: float = 1.0
+    ) -> None:
         self.device_root = device_root
         self._product_uuid_path = product_uuid_path
         self._now = now
+        self._rescan_s = rescan_s
         self._waiters: dict[str, set[asyncio.Event]] = {}
-        self._inotify: Inotify | None = None
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = "not started"
 
     async def start(self) -> None:
-        """Raises `OSError` where the kernel gives no watch."""
-        self._inotify = Inotify()
-        await self._arm(self._inotify)
-        self._task = asyncio.create_task(self._run(self._inotify), name="device watch")
+        """Returns when the watch is set, or could not be; then it is tried again beside."""
+        tried = asyncio.Event()
+        self._task = asyncio.create_task(self._run(tried), name="device watch")
+        await tried.wait()
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
             self._task = None
-        if self._inotify is not None:
-            self._inotify.close()
-            self._inotify = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether somebody still sees to the watch, set or not."""
+        return self._task is not None and not self._task.done()
 
     def link_of(self, volume_id: str) -> Path:
         return self.device_root / f"{PREFIX}{serial_of(volume_id)}"
@@ -155,25 +194,17 @@ class DeviceWatch:
         return await self._wait(volume_id, 0, timeout_s, Sight.ABSENT)
 
     async def _wait(self, volume_id: str, cloud_bytes: int, timeout_s: float, wanted: Sight) -> Seen:
-        seen = Seen(Sight.ABSENT, self.link_of(volume_id))
         async with self._woken_by(self.link_of(volume_id).name) as woken:
             try:
                 async with asyncio.timeout(timeout_s):
                     while True:
                         woken.clear()
-                        seen = await self._settle(volume_id, cloud_bytes)
+                        seen = await self.look(volume_id, cloud_bytes)
                         if seen.sight is wanted:
                             return seen
                         await woken.wait()
             except TimeoutError:
-                return await self._settle(volume_id, cloud_bytes)
-
-    async def _settle(self, volume_id: str, cloud_bytes: int) -> Seen:
-        seen = await self.look(volume_id, cloud_bytes)
-        if seen.sight is Sight.ABSENT and await asyncio.to_thread(os.path.lexists, seen.link):
-            # A link that leads nowhere: not usable, and not gone either.
-            return Seen(Sight.WRONG_SIZE, seen.link)
-        return seen
+                return await self.look(volume_id, cloud_bytes)
 
     @asynccontextmanager
     async def _woken_by(self, name: str) -> AsyncIterator[asyncio.Event]:
@@ -187,7 +218,26 @@ class DeviceWatch:
             if not waiting:
                 del self._waiters[name]
 
-    async def _run(self, inotify: Inotify) -> None:
+    async def _run(self, tried: asyncio.Event) -> None:
+        """Until it is cancelled: sets the watch, hands events on, and begins anew where that broke."""
+        while True:
+            try:
+                with Inotify() as inotify:
+                    await self._arm(inotify)
+                    self._wake_all()
+                    tried.set()
+                    await self._hand_on(inotify)
+            except (OSError, ValueError) as error:
+                problem = f"the kernel gives no events of {self.device_root}: {error}"
+                said, self.problem = self.problem, problem
+                # In place of the event that does not come.
+                self._wake_all()
+                tried.set()
+                if problem != said:
+                    log.exception("Devices are not watched; they are looked for again and again instead.")
+            await asyncio.sleep(self._rescan_s)
+
+    async def _hand_on(self, inotify: Inotify) -> None:
         while True:
             event = await inotify.get()
             if self._concerns_root(event):

@@ -3,40 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
+from structlog import get_logger
 
 from appliance.settings import CloudstackSettings
+from database.door import Door
+from database.errors import DatabaseUnavailable, SchemaOutdated
 from database.tables import ossea_configs
-from ossea.credentials import CredentialsError, Endpoint, read_cs_endpoint
+from ossea.client import CloudStack
+from ossea.credentials import CredentialsError, Endpoint, Given, read_cs_endpoint, resolve_endpoint
+
+log = get_logger(__name__)
+REREAD_S = 15.0
 
 
-def from_settings(settings: CloudstackSettings) -> Endpoint | None:
-    """None where the settings name no endpoint. Raises `CredentialsError` for half of one."""
-    if settings.url is None:
-        return None
-    return Endpoint(
+async def find_endpoint(settings: CloudstackSettings, door: Door, env: Mapping[str, str]) -> Endpoint:
+    """By the rule of both daemons. Raises `CredentialsError`, and the database's errors where it decides."""
+    given = Given(
         url=settings.url,
-        key=settings.api_key.get_secret_value() if settings.api_key else "",
-        secret=settings.secret_key.get_secret_value() if settings.secret_key else "",
+        key=settings.api_key.get_secret_value() if settings.api_key else None,
+        secret=settings.secret_key.get_secret_value() if settings.secret_key else None,
         method=settings.method,
     )
+    rows = () if given.is_complete else await door.read(read_active_rows)
+    read_cs = partial(read_cs_endpoint, settings.profile, env)
+    # In a thread: it may read files.
+    return await asyncio.to_thread(resolve_endpoint, given, rows, read_cs)
 
 
-def from_rows(connection: Connection, settings: CloudstackSettings) -> Endpoint | None:
-    """The active row's; several rows of one endpoint are one. Raises `CredentialsError` where they differ."""
+def read_active_rows(connection: Connection) -> tuple[Given, ...]:
     columns = ossea_configs.c
-    rows = connection.execute(
-        select(columns.api_url, columns.api_key, columns.secret_key).where(columns.is_active.is_(True))
-    )
-    found = {(row.api_url, row.api_key, row.secret_key) for row in rows if row.api_url and row.api_key}
-    if len(found) > 1:
-        raise CredentialsError("several active rows of ossea_configs name different CloudStack endpoints or accounts")
-    return next((Endpoint(url, key, secret or "", settings.method) for url, key, secret in found), None)
+    query = select(columns.api_url, columns.api_key, columns.secret_key).where(columns.is_active)
+    return tuple(Given(row.api_url, row.api_key, row.secret_key) for row in connection.execute(query))
 
 
-async def from_cs(settings: CloudstackSettings, env: Mapping[str, str]) -> Endpoint:
-    """Raises `CredentialsError`."""
-    return await asyncio.to_thread(read_cs_endpoint, settings.profile, env)
+async def follow_endpoint(
+    cloud: CloudStack, find: Callable[[], Awaitable[Endpoint]], interval_s: float = REREAD_S
+) -> None:
+    """Looks for the endpoint again and again and has `cloud` use a changed one; the held one stays where in doubt.
+
+    Runs until it is cancelled.
+    """
+    said: str | None = None
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            found = await find()
+            if found != cloud.endpoint:
+                await cloud.use(found)
+                log.info("CloudStack is asked at another endpoint or as another account.", url=found.url)
+            doubt = None
+        except (CredentialsError, DatabaseUnavailable, SchemaOutdated, OSError) as error:
+            doubt = f"CloudStack is asked as before; its endpoint can't be looked for: {error}"
+        if doubt is not None and doubt != said:
+            log.warning(doubt)
+        said = doubt

@@ -7,23 +7,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from structlog import get_logger
-
-from ossea.client import CloudStack
 from ossea.errors import CloudStackError
 from ossea.models import Volume
 from volume_daemon.models import FaultKind, OperationError, OperationStatus, OperationType
 from volume_daemon.server.decisions import Already, Applied, Refuse, remote_path, unlocated_path
 from volume_daemon.server.devices import DeviceWatch, Seen, Sight
+from volume_daemon.server.link import Clouds
 from volume_daemon.server.live import Live
 from volume_daemon.server.mappings import ExportNameTaken, PathTaken
 from volume_daemon.server.nbd import NbdFiles, NbdUnwritable, ReloadFailed, plan_exports
+from volume_daemon.server.pauses import Pauses
 from volume_daemon.server.pursuit import Outcome
 from volume_daemon.server.records import Figures, MappingRow, RecordedExport, Tracking, VolumeRecords
 from volume_daemon.server.store import Doubtful, MappingChange, Placed, Removed, Store
 from volume_daemon.server.withdrawal import Stopped, Withdrawal
-
-log = get_logger(__name__)
 
 
 class Finisher:
@@ -32,7 +29,7 @@ class Finisher:
     def __init__(
         self,
         *,
-        cloud: CloudStack,
+        cloud: Clouds,
         store: Store,
         devices: DeviceWatch,
         nbd: NbdFiles,
@@ -63,11 +60,39 @@ class Finisher:
             case _:
                 await self._complete(live, _response(live, outcome), None)
 
+    async def abandon(self, live: Live, outcome: Outcome | None, fault: OperationError) -> None:
+        """After a fault of ours: ends the operation, and keeps what is known of what it did.
+
+        `outcome`: what CloudStack was seen to have made of it; None where the fault came before that. An attachment
+        gets the barest mapping that tells where the volume is; what was taken from nbd-server for a detach that is not
+        known to have happened is put back.
+        """
+        entry = live.entry
+        change: MappingChange = None
+        note: str | None = None
+        if outcome is None or isinstance(outcome, Refuse):
+            note = await self._withdrawal.undo(live)
+        elif entry.type is OperationType.ATTACH:
+            change = await self._barest(live, outcome)
+        elif entry.type is OperationType.DETACH:
+            change = Doubtful("detached", "unknown")
+        await self._fail(live, fault, change, note)
+
+    async def _barest(self, live: Live, outcome: Applied | Already) -> Placed:
+        volume_id, vm_id = live.entry.volume_id or "", live.entry.vm_id or ""
+        records = await self._store.read_volume_insisting(volume_id)
+        is_oma = records.is_oma(vm_id)
+        path = unlocated_path(volume_id) if is_oma else remote_path(vm_id, volume_id)
+        mapping = self._mapping(records, records.tracking, outcome.volume, vm_id, path)
+        mode, linux_state = ("oma", "unknown") if is_oma else ("failover", "n/a")
+        # Exports that stand keep standing with the row that they hang on.
+        return Placed(replace(mapping, operation_mode=mode, linux_state=linux_state), records.exports)
+
     async def _finish_attach(self, live: Live, outcome: Applied | Already) -> None:
         entry = live.entry
         volume_id, vm_id = entry.volume_id or "", entry.vm_id or ""
         records = await self._store.read_volume_insisting(volume_id)
-        tracking = await self._still_tracked(records)
+        tracking = await self._still_tracked(live, records)
         if not records.is_oma(vm_id):
             mapping = self._mapping(records, tracking, outcome.volume, vm_id, remote_path(vm_id, volume_id))
             mapping = replace(mapping, operation_mode="failover", linux_state="n/a")
@@ -77,13 +102,13 @@ class Finisher:
         live.waiting_for = "the device to appear on the OMA"
         seen = await self._devices.wait_present(volume_id, cloud_bytes, self._figures.device_wait_s)
         live.waiting_for = None
-        path = unlocated_path(volume_id) if seen.sight is Sight.ABSENT else str(seen.link)
+        is_link = seen.sight in {Sight.PRESENT, Sight.WRONG_SIZE}
+        path = str(seen.link) if is_link else unlocated_path(volume_id)
         mapping = self._mapping(records, tracking, outcome.volume, vm_id, path)
         if seen.sight is Sight.PRESENT:
             await self._come_home(live, outcome, records, replace(mapping, size=seen.size_bytes or cloud_bytes))
             return
-        states = {Sight.ABSENT: "unknown", Sight.WRONG_SIZE: "size_mismatch"}
-        mapping = replace(mapping, linux_state=states[seen.sight])
+        mapping = replace(mapping, linux_state="size_mismatch" if is_link else "unknown")
         await self._place(
             live,
             _response(live, outcome),
@@ -99,10 +124,15 @@ class Finisher:
         error: OperationError | None = None
         exports: tuple[RecordedExport, ...] = ()
         if entry.wants_export:
-            exports = plan_exports(
-                records, mapping.device_path, self._nbd.config_dir, self._figures.nbd_port, mapping.vm_context_id
-            )
             try:
+                standing = await self._nbd.record(records.exports, records.recorded)
+                exports = plan_exports(
+                    replace(records, exports=standing),
+                    mapping.device_path,
+                    self._nbd.config_dir,
+                    self._figures.nbd_port,
+                    mapping.vm_context_id,
+                )
                 await self._nbd.put(exports)
             except NbdUnwritable as problem:
                 error = OperationError("nbd_export_missing", FaultKind.FAILED, f"Attached, but not exported: {problem}")
@@ -142,6 +172,13 @@ class Finisher:
         live.waiting_for = "the device to go from the OMA"
         seen = await self._devices.wait_absent(entry.volume_id or "", self._figures.device_wait_s)
         live.waiting_for = None
+        if seen.sight is Sight.UNKNOWN:
+            text = (
+                f"CloudStack shows the volume detached; whether the OMA still shows it cannot be told: {seen.problem}."
+            )
+            error = OperationError("device_unknown", FaultKind.FAILED, text)
+            await self._fail(live, error, Doubtful("detached", "unknown"))
+            return
         if seen.sight is not Sight.ABSENT:
             text = (
                 f"CloudStack shows the volume detached, but the OMA still shows {seen.link} "
@@ -163,20 +200,25 @@ class Finisher:
             live.entry = entry
             await self._withdrawal.carry_out(live)
 
-    async def _still_tracked(self, records: VolumeRecords) -> Tracking | None:
+    async def _still_tracked(self, live: Live, records: VolumeRecords) -> Tracking | None:
         """What the mapping said of a snapshot, unless CloudStack knows that snapshot no more.
 
         Older installations track snapshots in the mapping alone, which goes with a detach. One that was reverted to
-        and deleted meanwhile must not come back as a dead reference; where CloudStack does not answer, it stays.
+        and deleted meanwhile must not come back as a dead reference, and one that is there must not be lost: where
+        CloudStack does not answer, it is asked again until it does.
         """
         tracking = records.tracking
         if tracking is None or not tracking.snapshot_id or records.mapping is not None:
             return tracking
-        try:
-            listed = await self._cloud.list_snapshots(ids=[tracking.snapshot_id])
-        except CloudStackError as error:
-            log.warning("A tracked snapshot could not be looked up; it stays tracked.", reason=error.text)
-            return tracking
+        pauses = Pauses(self._figures.pause_min_s, self._figures.pause_max_s)
+        while True:
+            try:
+                listed = await self._cloud().list_snapshots(ids=[tracking.snapshot_id])
+                break
+            except CloudStackError as error:
+                live.waiting_for = f"CloudStack's word on the snapshot {tracking.snapshot_id}: {error.text}"
+                await pauses.pause(error.retry_after_s or 0.0)
+        live.waiting_for = None
         if any(snapshot.volume_id == records.volume_id for snapshot in listed):
             return tracking
         return replace(tracking, snapshot_id=None, snapshot_status=None, snapshot_created_at=None)
@@ -234,6 +276,9 @@ def _response(live: Live, outcome: Applied | Already) -> dict[str, Any]:
 
 def _device_error(seen: Seen, cloud_bytes: int, waited_s: float) -> OperationError:
     """Attached by CloudStack's word, and not there, or not as described."""
+    if seen.sight is Sight.UNKNOWN:
+        text = f"CloudStack attached the volume; whether the OMA shows it cannot be told: {seen.problem}."
+        return OperationError("device_unknown", FaultKind.FAILED, text)
     if seen.sight is Sight.ABSENT:
         text = f"CloudStack attached the volume, but the OMA shows no {seen.link} after {waited_s:g} s."
         return OperationError("device_not_found", FaultKind.FAILED, text)

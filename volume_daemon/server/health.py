@@ -12,9 +12,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from appliance.web import as_json
 from database.errors import DatabaseUnavailable, SchemaOutdated
-from ossea.client import CloudStack
 from ossea.errors import CloudStackError
-from volume_daemon.server.devices import DeviceWatch
+from volume_daemon.server.devices import DevicesUnknown, DeviceWatch, root_problem
+from volume_daemon.server.link import Clouds
 from volume_daemon.server.metrics import Metrics
 from volume_daemon.server.nbd import NbdFiles, NbdUnwritable
 from volume_daemon.server.operations import Operations
@@ -25,12 +25,12 @@ LOOK_TIMEOUT_S = 3.0
 
 
 class Health:
-    """`unhealthy` without database or device watch: nothing can be done. `degraded`: some things cannot."""
+    """`unhealthy` without the database: nothing can be done. `degraded`: some things cannot."""
 
     def __init__(
         self,
         *,
-        cloud: CloudStack,
+        cloud: Clouds,
         store: Store,
         devices: DeviceWatch,
         nbd: NbdFiles,
@@ -57,14 +57,15 @@ class Health:
         )
 
     async def look(self) -> dict[str, Any]:
-        database, cloudstack, nbd = await asyncio.gather(
-            _finding(self._store.check()), _finding(self._check_cloudstack()), _finding(self._check_nbd())
-        )
-        devices = self._check_devices()
-        vital = database["ok"] and devices["ok"]
-        status = "healthy" if vital and cloudstack["ok"] and nbd["ok"] else ("degraded" if vital else "unhealthy")
-        found = {"database": database, "cloudstack": cloudstack, "devices": devices, "nbd": nbd}
+        checks = {
+            "database": self._store.check(),
+            "cloudstack": self._check_cloudstack(),
+            "devices": self._check_devices(),
+            "nbd": self._check_nbd(),
+        }
+        found = dict(zip(checks, await asyncio.gather(*map(_finding, checks.values())), strict=True))
         faults = [f"{name}: {one['detail']}" for name, one in found.items() if not one["ok"]]
+        status = ("degraded" if found["database"]["ok"] else "unhealthy") if faults else "healthy"
         return {
             "status": status,
             "detail": "; ".join(faults) or "All dependencies answer.",
@@ -88,16 +89,19 @@ class Health:
         return web.Response(text=as_json(self._metrics.as_json()), content_type="application/json")
 
     async def _check_cloudstack(self) -> str:
-        zones = await self._cloud.list_zones()
+        zones = await self._cloud().list_zones()
         return f"CloudStack answers and lists {len(zones)} zones."
 
     async def _check_nbd(self) -> str:
         await self._nbd.check_writable()
         return f"{self._nbd.config_dir} can be written."
 
-    def _check_devices(self) -> dict[str, Any]:
-        problem = self._devices.problem
-        return {"ok": problem is None, "detail": problem or f"{self._devices.device_root} is watched."}
+    async def _check_devices(self) -> str:
+        root = self._devices.device_root
+        problem = self._devices.problem or await asyncio.to_thread(root_problem, root)
+        if problem is not None:
+            raise DevicesUnknown(problem)
+        return f"{root} is watched."
 
 
 async def _finding(check: Awaitable[str]) -> dict[str, Any]:
@@ -106,5 +110,5 @@ async def _finding(check: Awaitable[str]) -> dict[str, Any]:
             return {"ok": True, "detail": await check}
     except TimeoutError:
         return {"ok": False, "detail": f"it did not answer within {LOOK_TIMEOUT_S:g} s"}
-    except (DatabaseUnavailable, SchemaOutdated, CloudStackError, NbdUnwritable) as error:
+    except (DatabaseUnavailable, SchemaOutdated, CloudStackError, DevicesUnknown, NbdUnwritable) as error:
         return {"ok": False, "detail": str(error)}

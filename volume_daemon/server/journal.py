@@ -26,6 +26,7 @@ from volume_daemon.server.records import Entry, Filter, Order, RecordedExport, S
 from volume_daemon.server.refusals import fenced, key_reused
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+TYPES, STATUSES = frozenset(OperationType), frozenset(OperationStatus)
 PUBLIC, OWN = volume_operations.c, volume_daemon_operations.c
 
 
@@ -235,8 +236,8 @@ def _entry(row: Row[Any]) -> Entry:
     journaled = row.own_operation_id is not None
     return Entry(
         id=row.id,
-        type=OperationType(row.type),
-        status=OperationStatus(row.status),
+        type=OperationType(row.type) if row.type in TYPES else OperationType.UNKNOWN,
+        status=OperationStatus(row.status) if row.status in STATUSES else OperationStatus.UNKNOWN,
         volume_id=row.volume_id or None,
         vm_id=row.vm_id or None,
         request=row.request if isinstance(row.request, dict) else {},

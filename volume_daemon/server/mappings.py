@@ -45,7 +45,7 @@ def read_volume(connection: Connection, shape: Shape, volume_id: str) -> VolumeR
     recorded, tracking = find_recorded(connection, volume_id)
     return VolumeRecords(
         volume_id=volume_id,
-        oma_vm_ids=read_oma_vm_ids(connection),
+        oma_vm_ids=read_oma_vm_ids_of(connection, [volume_id])[volume_id],
         mapping=mapping,
         exports=list_exports(connection, shape, volume_id),
         context_id=_context_of(connection, volume_id),
@@ -55,10 +55,41 @@ def read_volume(connection: Connection, shape: Shape, volume_id: str) -> VolumeR
     )
 
 
-def read_oma_vm_ids(connection: Connection) -> frozenset[str]:
-    """Which VM is the OMA: `oma_vm_id` of the active configurations, in lower case."""
-    query = select(ossea_configs.c.oma_vm_id).where(ossea_configs.c.is_active.is_(True))
-    return frozenset(str(value).strip().lower() for value in connection.execute(query).scalars() if value)
+def read_oma_vm_ids_of(connection: Connection, volume_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Which VM is the OMA, for each volume, in lower case: several, or none, where that cannot be told.
+
+    It is that of the configuration that the volume's row names, active or not, else of the active ones.
+    """
+    configs = {row.id: row for row in connection.execute(_CONFIGS)}
+    active = frozenset(id_ for id_, row in configs.items() if row.is_active)
+    columns = ossea_volumes.c
+    named: dict[str, set[int]] = {}
+    rows = select(columns.volume_id, columns.ossea_config_id).where(columns.volume_id.in_(volume_ids))
+    for volume_id, config_id in connection.execute(rows):
+        # Some collations find a row of another case.
+        named.setdefault(volume_id.lower(), set()).update(active if config_id is None else {config_id})
+    return {
+        volume_id: frozenset(
+            vm_id
+            for config_id in named.get(volume_id.lower(), active)
+            if config_id in configs and (vm_id := _vm_id(configs[config_id].oma_vm_id))
+        )
+        for volume_id in volume_ids
+    }
+
+
+def read_all_oma_vm_ids(connection: Connection) -> frozenset[str]:
+    """Every VM that may be the OMA of some volume: of active configurations and of those that rows name."""
+    named = set(connection.execute(select(ossea_volumes.c.ossea_config_id).distinct()).scalars())
+    rows = connection.execute(_CONFIGS).all()
+    return frozenset(vm_id for row in rows if (row.is_active or row.id in named) and (vm_id := _vm_id(row.oma_vm_id)))
+
+
+_CONFIGS = select(ossea_configs.c.id, ossea_configs.c.oma_vm_id, ossea_configs.c.is_active)
+
+
+def _vm_id(value: str | None) -> str:
+    return str(value or "").strip().lower()
 
 
 def find_mapping(connection: Connection, shape: Shape, volume_id: str) -> MappingRow | None:
@@ -76,8 +107,8 @@ def list_mappings_of(connection: Connection, shape: Shape, volume_ids: Sequence[
     return {row.volume_uuid: row for row in rows}
 
 
-def list_mappings_at(connection: Connection, shape: Shape, device_path: str) -> list[MappingRow]:
-    return list_mappings(connection, shape, MAPPING.device_path == device_path)
+def list_mappings_at(connection: Connection, shape: Shape, paths: Sequence[str]) -> list[MappingRow]:
+    return list_mappings(connection, shape, MAPPING.device_path.in_(paths))
 
 
 def list_exports(connection: Connection, shape: Shape, volume_id: str) -> tuple[RecordedExport, ...]:

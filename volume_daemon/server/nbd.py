@@ -99,9 +99,17 @@ class NbdFiles:
         """Raises `NbdUnwritable`; proven by writing, for permissions alone do not tell (read-only mounts)."""
         await asyncio.to_thread(_try_writing, self.config_dir)
 
-    async def record(self, exports: Sequence[RecordedExport]) -> tuple[RecordedExport, ...]:
-        """The exports with their files' text. Raises `NbdUnwritable` where a file cannot be read."""
-        return tuple([await asyncio.to_thread(self._with_text, export) for export in exports])
+    async def record(
+        self, exports: Sequence[RecordedExport], earlier: Sequence[RecordedExport]
+    ) -> tuple[RecordedExport, ...]:
+        """The exports with their files' text; where there is no file, with the text that was recorded `earlier`.
+
+        The row of an export that was taken away stays until its detach is proven, so that a row without a file does
+        not mean that the file said nothing. Raises `NbdUnwritable` where a file cannot be read.
+        """
+        texts = {export.name: export.text for export in earlier}
+        found = [await asyncio.to_thread(self._with_text, export) for export in exports]
+        return tuple(replace(one, text=texts.get(one.name)) if one.text is None else one for one in found)
 
     async def withdraw(self, exports: Sequence[RecordedExport]) -> None:
         """Removes the files and tells nbd-server; absent ones are fine. Raises `NbdUnwritable`, `ReloadFailed`."""

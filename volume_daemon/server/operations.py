@@ -15,7 +15,7 @@ from volume_daemon.models import FaultKind, Operation, OperationError, Operation
 from volume_daemon.server.finish import Finisher
 from volume_daemon.server.journal import JournalConflict
 from volume_daemon.server.live import Live
-from volume_daemon.server.pursuit import Pursuit
+from volume_daemon.server.pursuit import Outcome, Pursuit
 from volume_daemon.server.queue import Turns
 from volume_daemon.server.records import Entry, Figures, Filter, Order, Stage
 from volume_daemon.server.refusals import Problem, not_found
@@ -156,6 +156,7 @@ class Operations:
 
     async def _run(self, live: Live) -> None:
         operation_id = live.entry.id
+        outcome: Outcome | None = None
         try:
             async with self._lanes.lane(live.entry.volume_id or operation_id):
                 outcome = await self._pursuit.bring_about(live)
@@ -165,17 +166,23 @@ class Operations:
                 log.exception("Another daemon works on this journal; the operation is left to it.", id=operation_id)
         except Exception as error:
             log.exception("An operation failed in a way nobody foresaw.", id=operation_id)
-            await self._give_up(live, error)
+            await self._give_up(live, outcome, error)
         finally:
             if not self._stopping or live.entry.status.has_ended:
                 self._live.pop(operation_id, None)
                 live.end()
                 self._tell(live.entry)
 
-    async def _give_up(self, live: Live, error: Exception) -> None:
+    async def _give_up(self, live: Live, outcome: Outcome | None, error: Exception) -> None:
         """A fault of ours: what was changed is unknown, and saying so is better than standing still for ever."""
         text = f"The daemon failed in a way nobody foresaw ({type(error).__name__}); its log tells more."
         fault = OperationError("internal_error", FaultKind.FAILED, text)
+        try:
+            await self._finisher.abandon(live, outcome, fault)
+        except Exception:
+            log.exception("What is known of the volume could not be written.", id=live.entry.id)
+        else:
+            return
         ended = live.entry.ended(OperationStatus.FAILED, self._now(), error=fault)
         try:
             await self._store.finish(ended, None)

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 
 from structlog import get_logger
 
-from ossea.client import CloudStack
 from ossea.errors import CloudStackError, ErrorKind
 from ossea.models import JobStatus
 from volume_daemon.models import FaultKind, OperationError, OperationStatus, OperationType
@@ -33,6 +32,7 @@ from volume_daemon.server.decisions import (
     job_error,
     judge,
 )
+from volume_daemon.server.link import Clouds
 from volume_daemon.server.live import Live
 from volume_daemon.server.pauses import Pauses
 from volume_daemon.server.queue import Turns
@@ -56,7 +56,7 @@ class Pursuit:
     def __init__(
         self,
         *,
-        cloud: CloudStack,
+        cloud: Clouds,
         reader: VolumeReader,
         store: Store,
         turns: Turns,
@@ -119,8 +119,12 @@ class Pursuit:
         if entry.volume_id is None:
             return ""
         records = await self._store.read_volume_insisting(entry.volume_id)
-        if entry.type is OperationType.ATTACH and not records.oma_vm_ids:
-            text = "No active row of ossea_configs names the OMA's VM, so that it cannot be told what attaching means."
+        if entry.type is OperationType.ATTACH and len(records.oma_vm_ids) != 1:
+            found = "several VMs" if records.oma_vm_ids else "no VM"
+            text = (
+                f"The configuration of the volume (ossea_configs, by its ossea_config_id, else the active row) names "
+                f"{found} as the OMA, so that it cannot be told what attaching means."
+            )
             raise Stopped(OperationError("oma_unknown", FaultKind.REFUSED, text))
         return records.context_id or (records.mapping and records.mapping.vm_context_id) or ""
 
@@ -142,7 +146,7 @@ class Pursuit:
         """Every earlier job of the volume is brought to its end before anything is done to it."""
         live.waiting_for = f"CloudStack's job {job_id}, which is at work on the volume"
         try:
-            job = await self._cloud.wait_job(job_id)
+            job = await self._cloud().wait_job(job_id)
         except CloudStackError as error:
             log.warning("A job could not be followed.", job_id=job_id, reason=error.text)
             await pauses.pause()
@@ -157,6 +161,7 @@ class Pursuit:
         if entry.type is OperationType.DETACH:
             entry = await self._withdrawal.record(entry)
         attempt = entry.attempt + 1
+        offset = await self._learn_offset()
         now = self._now()
         entry = replace(
             entry,
@@ -167,13 +172,23 @@ class Pursuit:
             queue_vm_id=vm_id,
             vm_id=entry.vm_id or vm_id,
             sent_at=now,
-            expires_at=now + timedelta(seconds=self._figures.expires_s),
+            expires_at=now + offset + timedelta(seconds=self._figures.expires_s),
             updated_at=now,
         )
         await self._commit_intent(live, entry)
         if entry.exports:
             await self._withdrawal.carry_out(live)
         return await self._see_through(live, fresh=True)
+
+    async def _learn_offset(self) -> timedelta:
+        """The server's clock minus ours. Raises `Stopped` where it cannot be told: nothing is sent then."""
+        cloud = self._cloud()
+        try:
+            if cloud.server_offset is None:
+                await cloud.list_zones()
+        except CloudStackError as error:
+            raise Stopped(submit_error(error, FaultKind.REFUSED)) from None
+        return cloud.server_offset or timedelta()
 
     async def _commit_intent(self, live: Live, entry: Entry) -> None:
         try:
@@ -229,7 +244,7 @@ class Pursuit:
                 await pauses.pause()
 
     async def _submit(self, live: Live) -> Ended:
-        job_id, created_id = await submit(self._cloud, live.entry)
+        job_id, created_id = await submit(self._cloud(), live.entry)
         live.waiting_for = None
         if job_id is None:
             return Ended(None, None)
@@ -242,14 +257,14 @@ class Pursuit:
 
     async def _follow(self, live: Live, job_id: str) -> Ended:
         live.waiting_for = None
-        job = await self._cloud.wait_job(job_id)
+        job = await self._cloud().wait_job(job_id)
         return Ended(job_id, job_error(job), job.instance_id)
 
     async def _look_for(self, live: Live) -> Ended | bool:
         """How the call ended; True: it never arrived, send it again; False: it cannot be told yet."""
         entry = live.entry
         if entry.type is not OperationType.DELETE:
-            job = await self._cloud.query_job(entry.job_id or "")
+            job = await self._cloud().query_job(entry.job_id or "")
             if job.status is not JobStatus.ABSENT:
                 return await self._follow(live, job.id)
         volume = await self._reader.find(entry.volume_id) if entry.volume_id else None
@@ -258,18 +273,19 @@ class Pursuit:
         job_id = pending_job(volume) if volume is not None else None
         if job_id is not None:
             live.waiting_for = f"CloudStack's job {job_id}, which is at work on the volume and may be this operation's"
-            await self._cloud.wait_job(job_id)
+            await self._cloud().wait_job(job_id)
             return False
         if is_wanted(entry, volume):
             return Ended(entry.job_id, None)
-        if entry.remote_job_id is None and await self._cloud.honours_custom_job_id():
+        if entry.remote_job_id is None and await self._cloud().honours_custom_job_id():
             return self._remembered(entry) or _lost(entry)
         return self._look_without_id(live)
 
     def _look_without_id(self, live: Live) -> Ended | bool:
         """CloudStack chose the job's id and we did not learn it, or has forgotten it; the volume shows nothing."""
-        expires_at = live.entry.expires_at or self._now()
-        if self._now() < expires_at + timedelta(seconds=self._figures.expiry_margin_s):
+        offset, expires_at = self._cloud().server_offset, live.entry.expires_at
+        margin = timedelta(seconds=self._figures.expiry_margin_s)
+        if offset is None or (expires_at is not None and self._now() + offset < expires_at + margin):
             live.waiting_for = "the time by which CloudStack can no longer accept the call whose answer was lost"
             return False
         return _lost(live.entry)
@@ -281,7 +297,8 @@ class Pursuit:
 
     async def _renew_intent(self, live: Live) -> None:
         """Sending again, under the same id and a new expiry; not if a newer holder has spoken. Raises `Stopped`."""
-        expires_at = self._now() + timedelta(seconds=self._figures.expires_s)
+        offset = self._cloud().server_offset or timedelta()
+        expires_at = self._now() + offset + timedelta(seconds=self._figures.expires_s)
         await self._commit_intent(live, replace(live.entry, expires_at=expires_at))
         if live.entry.exports:
             await self._withdrawal.carry_out(live)

@@ -121,6 +121,7 @@ class Entry:
     queue_vm_id: str | None = None
     sent_at: datetime | None = None
     expires_at: datetime | None = None
+    """In the server's time, which its `Date` header tells: when the signed call can arrive no more."""
     exports: tuple[RecordedExport, ...] = ()
     tracking: Tracking | None = None
     journaled: bool = True
@@ -204,6 +205,7 @@ class VolumeRecords:
 
     volume_id: str
     oma_vm_ids: frozenset[str]
+    """The OMA's VM; several, or none, where it cannot be told which it is."""
     mapping: MappingRow | None
     exports: tuple[RecordedExport, ...]
     context_id: str | None

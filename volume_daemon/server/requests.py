@@ -19,6 +19,8 @@ MOST_LISTED = 500
 LARGEST_FENCE = 2**63 - 1
 LARGEST_VOLUME = 2**50
 LONGEST_NAME = 255
+TYPES = [type_.value for type_ in OperationType if type_ is not OperationType.UNKNOWN]
+STATUSES = [status.value for status in OperationStatus if status is not OperationStatus.UNKNOWN]
 
 
 def read_uuid(field: str, value: object) -> str:
@@ -43,6 +45,8 @@ async def read_body(request: web.Request, known: frozenset[str]) -> dict[str, An
         raise invalid("body", "it is no JSON", "a JSON object") from None
     if not isinstance(body, dict):
         raise invalid("body", "it is no JSON object", "a JSON object")
+    if not _is_text(body):
+        raise invalid("body", "it holds half of a surrogate pair, which is no character", "a JSON object of whole text")
     for name in body:
         if name not in known:
             raise invalid(name, "this field is not known here", ", ".join(sorted(known)) or "no field")
@@ -61,7 +65,7 @@ def read_order(request: web.Request, type_: OperationType, body: Mapping[str, An
         volume_id=read_uuid("volume_id", volume_id) if volume_id is not None else None,
         vm_id=read_uuid("vm_id", vm_id) if attaching else None,
         request={**body, **fields},
-        fence=_read_fence(request.headers.get("X-Fence")),
+        fence=read_fence(request),
     )
 
 
@@ -98,10 +102,10 @@ def read_filter(request: web.Request) -> Filter:
         if name not in {"type", "status", "volume_id", "vm_id", "limit"}:
             raise invalid(name, "this filter is not known here", "type, status, volume_id, vm_id, limit")
     type_, status = query.get("type"), query.get("status")
-    if type_ is not None and type_ not in list(OperationType):
-        raise invalid("type", f"{_shown(type_)} is no type", ", ".join(OperationType))
-    if status is not None and status not in list(OperationStatus):
-        raise invalid("status", f"{_shown(status)} is no status", ", ".join(OperationStatus))
+    if type_ is not None and type_ not in TYPES:
+        raise invalid("type", f"{_shown(type_)} is no type", ", ".join(TYPES))
+    if status is not None and status not in STATUSES:
+        raise invalid("status", f"{_shown(status)} is no status", ", ".join(STATUSES))
     limit = query.get("limit", "50")
     if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST_LISTED:
         raise invalid("limit", f"{_shown(limit)} is not allowed", f"1 to {MOST_LISTED}")
@@ -115,7 +119,9 @@ def read_filter(request: web.Request) -> Filter:
     )
 
 
-def _read_fence(text: str | None) -> int | None:
+def read_fence(request: web.Request) -> int | None:
+    """`X-Fence`; None: the caller has no lease. Raises `Problem`."""
+    text = request.headers.get("X-Fence")
     if text is None:
         return None
     if text.isascii() and text.isdecimal() and int(text[:20]) <= LARGEST_FENCE:
@@ -125,6 +131,15 @@ def _read_fence(text: str | None) -> int | None:
 
 def _fence(text: str) -> Problem:
     return invalid("X-Fence", f"{_shown(text)} is no lease number", f"a whole number from 0 to {LARGEST_FENCE}")
+
+
+def _is_text(body: dict[str, Any]) -> bool:
+    """JSON can escape what no encoding takes: it could neither be stored nor answered."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(value: object) -> str:

@@ -11,7 +11,6 @@ from appliance.web import as_json
 from volume_daemon.models import Operation, OperationType
 from volume_daemon.server.answers import Answers, operations_body
 from volume_daemon.server.cloud import ROOT_DEVICE
-from volume_daemon.server.devices import DeviceWatch
 from volume_daemon.server.operations import Operations
 from volume_daemon.server.refusals import not_found
 from volume_daemon.server.requests import (
@@ -32,10 +31,9 @@ NO_FIELDS: frozenset[str] = frozenset()
 class Routes:
     """Handlers under `/api/v1`."""
 
-    def __init__(self, operations: Operations, answers: Answers, devices: DeviceWatch) -> None:
+    def __init__(self, operations: Operations, answers: Answers) -> None:
         self._operations = operations
         self._answers = answers
-        self._devices = devices
 
     def add_to(self, app: web.Application, prefix: str) -> None:
         app.add_routes(
@@ -107,7 +105,7 @@ class Routes:
         return _ok({"vm_id": vm_id, "volumes": [volume.as_json() for volume in volumes], "count": len(volumes)})
 
     async def list_devices(self, request: web.Request) -> web.Response:  # noqa: ARG002 - aiohttp's signature
-        return _ok((await self._devices.scan()).as_json())
+        return _ok((await self._answers.scan_devices()).as_json())
 
     async def get_volume_at(self, request: web.Request) -> web.Response:
         return _ok((await self._answers.find_volume_at(request.match_info["path"])).as_json())

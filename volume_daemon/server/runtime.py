@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,22 +15,26 @@ from structlog import get_logger
 from appliance.settings import Settings
 from appliance.systemd import Notifier, watchdog_interval_s
 from appliance.web import print_listening, serve_site
-from database.door import Door
-from database.errors import DatabaseUnavailable, SchemaOutdated
 from ossea.client import CloudStack
-from ossea.credentials import CredentialsError, Endpoint
+from ossea.credentials import Endpoint
 from volume_daemon.server.answers import Answers
 from volume_daemon.server.app import build_app
 from volume_daemon.server.cloud import VolumeReader
 from volume_daemon.server.devices import DeviceWatch
-from volume_daemon.server.endpoint import from_cs, from_rows, from_settings
+from volume_daemon.server.ending import HolderEnder
+from volume_daemon.server.endpoint import find_endpoint
 from volume_daemon.server.finish import Finisher
 from volume_daemon.server.health import Health
+from volume_daemon.server.holder_routes import HolderRoutes
+from volume_daemon.server.holders import HolderFigures, HolderWatch
+from volume_daemon.server.link import CloudLink, Clouds
 from volume_daemon.server.metrics import Metrics
 from volume_daemon.server.nbd import NbdFiles
+from volume_daemon.server.opening import DatabaseFigures, Opening
 from volume_daemon.server.operations import Operations
 from volume_daemon.server.pursuit import Pursuit
 from volume_daemon.server.queue import FairQueue, Turns
+from volume_daemon.server.readiness import Readiness
 from volume_daemon.server.records import Figures
 from volume_daemon.server.routes import Routes
 from volume_daemon.server.store import Store
@@ -38,10 +42,13 @@ from volume_daemon.server.withdrawal import Withdrawal
 
 log = get_logger(__name__)
 SHUTDOWN_TIMEOUT_S = 2.0
+FIRST_LOOK_S = 5.0
+"""Longest time that the start waits for the database and the endpoint before it listens; later it waits beside."""
+STATUS_S = 1.0
 
 
 class StartFailed(Exception):
-    """The daemon cannot run; the text says why and what to do."""
+    """The daemon cannot run, whatever may yet come; the text says why and what to do."""
 
 
 def now() -> datetime:
@@ -56,62 +63,107 @@ async def run(settings: Settings, env: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with serving(settings, env) as url:
-            print_listening("volume-daemon", url)
-            notifier.ready(f"Listening on {url}")
-            await _until(stop, notifier, env)
+        async with starting(settings, env) as running:
+            print_listening("volume-daemon", running.url)
+            notifier.ready(running.status)
+            await _until(stop, running, notifier, env)
             notifier.stopping()
-    except (DatabaseUnavailable, CredentialsError) as error:
-        raise StartFailed(str(error)) from None
-    except SchemaOutdated as error:
-        raise StartFailed(error.reason) from None
     except OSError as error:
         raise StartFailed(f"the daemon cannot start: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The daemon, listening."""
+
+    url: str
+    readiness: Readiness
+    opening: Opening
+    devices: DeviceWatch
+
+    @property
+    def status(self) -> str:
+        return self.readiness.reason or f"Listening on {self.url}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether everything that goes on in the background does."""
+        return self.opening.is_alive and self.devices.is_alive
+
+
 @asynccontextmanager
 async def serving(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[str]:
-    """The whole daemon, listening; yields its address. Operations that are open at the end go on at the next start."""
+    """The whole daemon, listening; yields its address."""
+    async with starting(settings, env) as running:
+        yield running.url
+
+
+@asynccontextmanager
+async def starting(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[Running]:
+    """Listens also while the database or CloudStack's endpoint is missing, and tells which. Raises `OSError`.
+
+    Operations that are open at the end go on at the next start.
+    """
     mine = settings.volume_daemon
-    metrics = Metrics()
+    metrics, readiness, link = Metrics(), Readiness(), CloudLink()
     async with AsyncExitStack() as stack:
-        door = await _open_door(settings)
-        stack.push_async_callback(door.close)
-        cloud = await stack.enter_async_context(
-            _build_cloud(await _find_endpoint(settings, door, env), settings, metrics)
-        )
         devices = DeviceWatch(mine.device_root, mine.product_uuid_path, now)
-        stack.push_async_callback(devices.stop)
+        reader, store = VolumeReader(link), Store(_figures(settings), now)
+        parts = build_parts(settings, Outside(link, reader, store, devices, readiness), metrics)
+
+        async def go_on() -> None:
+            log.info("Open operations are gone on with.", count=await parts.operations.recover())
+
+        opening = Opening(
+            database=_database_figures(settings),
+            find=lambda door: find_endpoint(settings.cloudstack, door, env),
+            build_cloud=lambda endpoint: _build_cloud(endpoint, settings, metrics),
+            store=store,
+            link=link,
+            readiness=readiness,
+            go_on=go_on,
+        )
+        for close in (opening.aclose, reader.aclose, devices.stop, parts.holders.stop):
+            stack.push_async_callback(close)
         await devices.start()
-        reader = VolumeReader(cloud)
-        stack.push_async_callback(reader.aclose)
-        store = await Store.open(door, _figures(settings), now)
-        parts = build_parts(settings, Outside(cloud, reader, store, devices), metrics)
+        await parts.holders.start()
+        opening.start()
+        # Nothing is let go of while an operation may still be started, and no operation while its parts are.
         stack.push_async_callback(parts.operations.stop)
-        recovered = await parts.operations.recover()
-        log.info("Open operations are gone on with.", count=recovered)
+        stack.push_async_callback(opening.stop)
+        await _first_look(readiness)
         runner, url = await serve_site(parts.app, mine.host, mine.port, shutdown_timeout_s=SHUTDOWN_TIMEOUT_S)
         try:
-            yield url
+            yield Running(url, readiness, opening, devices)
         finally:
             # Long polls wait for operations, so those are let go first; then nothing holds the connections.
+            await opening.stop()
             await parts.operations.stop()
             await runner.cleanup()
+
+
+async def _first_look(readiness: Readiness) -> None:
+    """Waits until the database and the endpoint have been looked for once, but not for ever."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_S):
+            await readiness.looked.wait()
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What the daemon deals with."""
 
-    cloud: CloudStack
+    cloud: Clouds
     reader: VolumeReader
     store: Store
     devices: DeviceWatch
+    readiness: Readiness
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     operations: Operations
+    holders: HolderWatch
     app: web.Application
 
 
@@ -140,8 +192,17 @@ def build_parts(settings: Settings, outside: Outside, metrics: Metrics) -> Parts
     health = Health(
         cloud=cloud, store=store, devices=devices, nbd=nbd, operations=operations, queue=turns.queue, metrics=metrics
     )
-    routes = Routes(operations, answers, devices)
-    return Parts(operations, build_app(routes, health, metrics, settings.http.allowed_hosts))
+    holder_figures = _holder_figures(settings)
+    holders = HolderWatch(devices, holder_figures, now)
+    app = build_app(
+        Routes(operations, answers),
+        HolderRoutes(holders, HolderEnder(holders, store, holder_figures, now)),
+        health,
+        metrics,
+        readiness=outside.readiness,
+        allowed_hosts=settings.http.allowed_hosts,
+    )
+    return Parts(operations, holders, app)
 
 
 def _figures(settings: Settings) -> Figures:
@@ -150,8 +211,25 @@ def _figures(settings: Settings) -> Figures:
         operation_timeout_s=mine.operation_timeout_s,
         outstanding_per_vm=mine.outstanding_per_vm,
         expires_s=settings.cloudstack.expires_s,
+        job_memory_s=settings.cloudstack.job_expire_minutes * 60 / 2,
         device_wait_s=mine.operation_timeout_s,
         nbd_port=mine.nbd_port,
+    )
+
+
+def _database_figures(settings: Settings) -> DatabaseFigures:
+    mine = settings.database
+    return DatabaseFigures(mine.url, mine.legacy_time_zone, mine.accept_weak_durability, mine.readers)
+
+
+def _holder_figures(settings: Settings) -> HolderFigures:
+    mine = settings.volume_daemon
+    return HolderFigures(
+        proc_root=mine.proc_root,
+        sys_root=mine.sys_root,
+        scope=mine.holder_scope,
+        scan_timeout_s=mine.holder_scan_timeout_s,
+        term_s=mine.holder_term_s,
     )
 
 
@@ -167,28 +245,18 @@ def _build_cloud(endpoint: Endpoint, settings: Settings, metrics: Metrics) -> Cl
     )
 
 
-async def _open_door(settings: Settings) -> Door:
-    return await Door.open(
-        settings.database.url,
-        legacy_time_zone=settings.database.legacy_time_zone,
-        accept_weak_durability=settings.database.accept_weak_durability,
-        readers=settings.database.readers,
-    )
-
-
-async def _find_endpoint(settings: Settings, door: Door, env: Mapping[str, str]) -> Endpoint:
-    found = from_settings(settings.cloudstack)
-    if found is None:
-        found = await door.read(lambda connection: from_rows(connection, settings.cloudstack))
-    return found or await from_cs(settings.cloudstack, env)
-
-
-async def _until(stop: asyncio.Event, notifier: Notifier, env: Mapping[str, str]) -> None:
-    """Pings the watchdog from the loop that does the work: a loop that stands still pings no more."""
+async def _until(stop: asyncio.Event, running: Running, notifier: Notifier, env: Mapping[str, str]) -> None:
+    """Tells the service manager how we are, and pings its watchdog: from the loop that does the work, and only while
+    everything that works beside it is alive.
+    """
     interval_s = watchdog_interval_s(env)
+    status = running.status
     while not stop.is_set():
-        try:
-            async with asyncio.timeout(interval_s):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(STATUS_S, interval_s or STATUS_S)):
                 await stop.wait()
-        except TimeoutError:
+        if running.status != status:
+            status = running.status
+            notifier.status(status)
+        if interval_s is not None and running.is_alive:
             notifier.watchdog()

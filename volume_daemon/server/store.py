@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import NoSuchTableError
@@ -13,7 +13,9 @@ from structlog import get_logger
 
 from database.door import Door
 from database.errors import DatabaseUnavailable, SchemaOutdated
-from volume_daemon.server import journal, mappings
+from volume_daemon.holders.ended import EndedTree
+from volume_daemon.server import endings, journal, mappings
+from volume_daemon.server.endings import EndOrder
 from volume_daemon.server.pauses import Pauses
 from volume_daemon.server.records import Entry, Figures, Filter, MappingRow, Order, RecordedExport, VolumeRecords
 from volume_daemon.server.shape import Shape, read_shape
@@ -47,21 +49,36 @@ MappingChange = Placed | Removed | Doubtful | None
 
 
 class Store:
-    """Each method is one transaction. `DatabaseUnavailable` reaches the caller, except where "insists" is said."""
+    """Each method is one transaction. `DatabaseUnavailable` reaches the caller, except where "insists" is said.
 
-    def __init__(self, door: Door, shape: Shape, figures: Figures, now: Callable[[], datetime]) -> None:
-        self._door = door
-        self._shape = shape
+    Until `open`, every method finds the database unavailable, for the `reason`.
+    """
+
+    def __init__(self, figures: Figures, now: Callable[[], datetime]) -> None:
         self._figures = figures
         self._now = now
+        self._opened: tuple[Door, Shape] | None = None
+        self.reason = "The database has not been opened yet."
 
-    @classmethod
-    async def open(cls, door: Door, figures: Figures, now: Callable[[], datetime]) -> Store:
-        """Raises `SchemaOutdated` where the tables are not there."""
+    async def open(self, door: Door) -> None:
+        """Raises `SchemaOutdated` where the tables are not there, or could not hold what is to be written."""
         try:
-            return cls(door, await door.read(read_shape), figures, now)
+            self._opened = door, await door.read(read_shape)
         except NoSuchTableError as error:
             raise SchemaOutdated(f"the database has no table {error}; run `oma db upgrade`") from None
+
+    @property
+    def _door(self) -> Door:
+        return self._get()[0]
+
+    @property
+    def _shape(self) -> Shape:
+        return self._get()[1]
+
+    def _get(self) -> tuple[Door, Shape]:
+        if self._opened is None:
+            raise DatabaseUnavailable(self.reason)
+        return self._opened
 
     async def accept(self, order: Order) -> tuple[Entry, bool]:
         """Raises `Problem`."""
@@ -119,14 +136,36 @@ class Store:
     async def list_open(self) -> list[Entry]:
         return await self._door.read(journal.list_open)
 
-    async def read_oma_vm_ids(self) -> frozenset[str]:
-        return await self._door.read(mappings.read_oma_vm_ids)
+    async def read_oma_vm_ids_of(self, volume_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+        return await self._door.read(lambda connection: mappings.read_oma_vm_ids_of(connection, volume_ids))
+
+    async def read_all_oma_vm_ids(self) -> frozenset[str]:
+        return await self._door.read(mappings.read_all_oma_vm_ids)
 
     async def list_mappings_of(self, volume_ids: Sequence[str]) -> dict[str, MappingRow]:
         return await self._door.read(lambda connection: mappings.list_mappings_of(connection, self._shape, volume_ids))
 
-    async def list_mappings_at(self, device_path: str) -> list[MappingRow]:
-        return await self._door.read(lambda connection: mappings.list_mappings_at(connection, self._shape, device_path))
+    async def list_mappings_at(self, paths: Sequence[str]) -> list[MappingRow]:
+        return await self._door.read(lambda connection: mappings.list_mappings_at(connection, self._shape, paths))
+
+    async def find_end_outcome(self, order: EndOrder) -> tuple[EndedTree, ...] | None:
+        """Raises `Problem`."""
+        return await self._door.read(lambda connection: endings.find_outcome(connection, order))
+
+    async def save_end_intent(self, order: EndOrder, trees: list[dict[str, Any]]) -> None:
+        """Raises `Problem` `fenced`."""
+        now = self._now()
+        await self._door.write(
+            lambda connection: endings.save_intent(connection, order, trees, now),
+            confirm=lambda connection: endings.is_intended(connection, order),
+        )
+
+    async def save_end_outcome(self, order: EndOrder, ended: tuple[EndedTree, ...]) -> None:
+        """Insists."""
+        now = self._now()
+        await self._repeat(
+            lambda: self._door.write(lambda connection: endings.save_outcome(connection, order, ended, now))
+        )
 
     async def check(self) -> str:
         return await self._door.check()

@@ -37,7 +37,7 @@ class Withdrawal:
         if exports:
             try:
                 await self._nbd.check_writable()
-                exports = await self._nbd.record(exports)
+                exports = await self._nbd.record(exports, records.recorded)
             except NbdUnwritable as error:
                 text = f"The volume has an NBD export, and the configuration cannot be changed: {error}"
                 raise Stopped(OperationError("nbd_config_unwritable", FaultKind.REFUSED, text)) from None

@@ -7,15 +7,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import Engine, create_engine, insert, text
 
+from appliance.logs import configure_logs, flush_logs
 from appliance.settings import Settings
 from database.schema import upgrade
 from database.tables import ossea_configs
@@ -45,6 +47,8 @@ class World:
     database_url: str
     engine: Engine
     environment: dict[str, str] = field(default_factory=dict)
+    cloudstack: dict[str, Any] = field(default_factory=dict)
+    """Settings of the section besides those that reach the simulator."""
 
     @property
     def device_root(self) -> Path:
@@ -70,6 +74,7 @@ class World:
                     "secret_key": SECRET,
                     "poll_max_s": 0.2,
                     "timeout_s": 2,
+                    **self.cloudstack,
                 },
                 "volume_daemon": mine | volume_daemon,
             }
@@ -146,6 +151,15 @@ async def ended(client: VolumeDaemonClient, operation: Operation) -> Operation:
         assert found is not None
         operation = found
     return operation
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """As in the daemon: rendered by a thread, never in the event loop."""
+    configure_logs("info", "json")
+    yield
+    flush_logs()
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from sqlalchemy import insert
 
+from database.tables import device_mappings
 from tests.integration.volume_daemon.conftest import BIN, FAST, OMA_ID, SIZE, TEST_VM_ID, World, ended
 from volume_daemon.client import VolumeDaemonClient
 from volume_daemon.errors import ErrorKind, VolumeDaemonError
@@ -146,7 +148,10 @@ async def test_where_volumes_and_devices_are(world: World):
             async with http.get(f"/api/v1/vms/{vm_id}/volumes") as answer:
                 (found,) = (await answer.json())["volumes"]
             assert (found["volume_uuid"], found["operation_mode"]) == (volume_id, mode)
-        for path in (link.link, f"virtio-{serial}"):
+        async with http.get("/api/v1/devices") as answer:
+            (shown,) = (await answer.json())["links"]
+        assert (shown["size"], shown["size_bytes"]) == (SIZE, SIZE)
+        for path in (link.link, link.link.lstrip("/"), f"virtio-{serial}"):
             async with http.get(f"/api/v1/devices/{path}/volume") as answer:
                 assert (answer.status, (await answer.json())["volume_uuid"]) == (200, at_home)
         async with http.get("/api/v1/devices/%2Fdev%2Fvdz/volume") as answer:
@@ -159,6 +164,21 @@ async def test_where_volumes_and_devices_are(world: World):
             assert (answer.status, (await answer.json())["code"]) == (404, "volume_not_found")
 
 
+async def test_a_device_path_is_found_in_the_mapping_also_without_its_slash(world: World):
+    """`/devices/dev/vdb/volume` is what clients write."""
+    volume_id = await world.add_volume(str(uuid4()), vm_id=TEST_VM_ID)
+    with world.engine.begin() as connection:
+        connection.execute(
+            insert(device_mappings).values(
+                id="m-1", volume_uuid=volume_id, vm_id=TEST_VM_ID, device_path="/dev/vdb", operation_mode="failover"
+            )
+        )
+    async with world.daemon() as client, session(client) as http:
+        for path in ("dev/vdb", "%2Fdev%2Fvdb"):
+            async with http.get(f"/api/v1/devices/{path}/volume") as answer:
+                assert (answer.status, (await answer.json()).get("volume_uuid")) == (200, volume_id), path
+
+
 BAD_REQUESTS = [
     ("POST", "/volumes/not-a-uuid/detach", {}, None, 422, "invalid_request", "volume_id"),
     ("POST", "/volumes/{v}/attach", {}, "{}", 422, "invalid_request", "vm_id"),
@@ -168,6 +188,8 @@ BAD_REQUESTS = [
     ("POST", "/volumes/{v}/attach", {}, '{"vm_id', 422, "invalid_request", "body"),
     ("POST", "/volumes/{v}/attach", {}, "[" * 20000, 422, "invalid_request", "body"),
     ("POST", "/volumes/{v}/attach", {}, "[]", 422, "invalid_request", "body"),
+    ("POST", "/volumes/{v}/attach", {}, r'{"\ud800": 1}', 422, "invalid_request", "body"),
+    ("POST", "/volumes/{v}/attach", {}, r'{"vm_id": "{v}", "export": ["\udfff"]}', 422, "invalid_request", "body"),
     ("POST", "/volumes/{v}/detach", {"Idempotency-Key": "x"}, None, 422, "invalid_request", "Idempotency-Key"),
     ("POST", "/volumes/{v}/detach", {"X-Fence": "-1"}, None, 422, "invalid_request", "X-Fence"),
     ("POST", "/volumes/{v}/detach", {"X-Fence": "9" * 30}, None, 422, "invalid_request", "X-Fence"),
@@ -226,6 +248,8 @@ async def test_a_stop_answers_who_waits_and_leaves_operations_to_the_next_start(
     while not await world.changes("attachVolume"):
         pass
     poll = asyncio.create_task(daemon.client.get_operation(operation.id, 60))
+    # Answered after the poll has arrived.
+    await daemon.client.health()
     daemon.process.send_signal(signal.SIGTERM)
     assert b"STOPPING=1" in await loop.sock_recv(manager, 4096)
     waited = await poll

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from ossea.client import CloudStack
 from tests.integration.volume_daemon.conftest import OMA_ID, TEST_VM_ID, World, ended
 from volume_daemon.models import FaultKind, OperationStatus
 
@@ -127,3 +128,97 @@ async def test_a_failed_reload_fails_the_homecoming_and_a_repetition_mends_it(wo
         again = await ended(client, await client.attach(volume_id, OMA_ID))
     assert (again.status, again.error) == (OperationStatus.COMPLETED, None)
     assert len(await world.changes("attachVolume")) == 1
+
+
+async def test_a_second_detach_after_a_device_that_stayed_keeps_the_exports_text(world: World, at_home: str):
+    """The first one took the file and left the row: the text stands in the journal alone."""
+    link = world.path / "elsewhere" / f"virtio-{at_home.replace('-', '')[:20]}"
+    link.parent.mkdir()
+    link.symlink_to(world.path / "oma.db")
+    async with world.daemon(device_root=link.parent, operation_timeout_s=0.3) as client:
+        stuck = await ended(client, await client.detach(at_home))
+        assert stuck.error_detail is not None
+        assert stuck.error_detail.code == "device_still_visible"
+        assert not file_of(world).exists()
+        link.unlink()
+        assert (await ended(client, await client.detach(at_home))).status is OperationStatus.COMPLETED
+    async with world.daemon() as client:
+        await ended(client, await client.attach(at_home, OMA_ID))
+    assert "readonly = true" in file_of(world).read_text()
+
+
+async def test_a_homecoming_while_the_row_still_stands_keeps_the_exports_text(world: World, at_home: str):
+    file_of(world).write_text("[pgtest1-disk0]\nexportname = /dev/vdb\nmaxconnections = 4\n")
+    async with world.daemon() as client:
+        again = await ended(client, await client.attach(at_home, OMA_ID))
+    assert (again.status, again.error) == (OperationStatus.COMPLETED, None)
+    assert "maxconnections = 4" in file_of(world).read_text()
+
+
+async def test_a_snapshot_is_tracked_again_only_once_cloudstack_has_listed_it(world: World, at_home: str):
+    """Silence at the reattach: a dead id put back would show the clean VM as one that needs a clean-up."""
+    kept, gone = str(uuid4()), str(uuid4())
+    await world.admin.seed(snapshots=[{"id": kept, "volume_id": at_home, "name": "test-failover-1"}])
+    for snapshot_id, expected in ((kept, kept), (gone, None)):
+        with world.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE device_mappings SET ossea_snapshot_id = :s, snapshot_status = 'ready'"),
+                {"s": snapshot_id},
+            )
+        async with world.daemon() as client:
+            await ended(client, await client.detach(at_home))
+            await world.admin.add_fault("listSnapshots", "http_status", errorcode=503, times=2)
+            back = await ended(client, await client.attach(at_home, OMA_ID))
+        assert (back.status, back.error) == (OperationStatus.COMPLETED, None)
+        (mapping,) = world.query("SELECT ossea_snapshot_id FROM device_mappings")
+        assert mapping["ossea_snapshot_id"] == expected
+    calls = await world.admin.calls()
+    assert len([one for one in calls if one["command"] == "listSnapshots"]) == 6
+
+
+async def test_an_unforeseen_fault_at_the_end_of_an_attach_still_leaves_its_mapping(world: World, at_home: str):
+    """A trigger stands for whatever a foreign database refuses."""
+    volume_id = await world.add_volume(str(uuid4()))
+    with world.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TRIGGER no_exports BEFORE INSERT ON nbd_exports BEGIN SELECT RAISE(ABORT, 'not here'); END")
+        )
+    async with world.daemon() as client:
+        operation = await ended(client, await client.attach(volume_id, OMA_ID))
+        assert operation.error_detail is not None
+        assert (operation.error_detail.code, operation.error_detail.kind) == ("internal_error", FaultKind.FAILED)
+    (mapping,) = world.query("SELECT * FROM device_mappings WHERE volume_uuid = :v", v=volume_id)
+    assert (mapping["vm_id"], mapping["operation_mode"], mapping["linux_state"]) == (OMA_ID, "oma", "unknown")
+
+
+async def test_an_unforeseen_fault_before_cloudstack_is_asked_puts_the_export_back(
+    world: World, at_home: str, monkeypatch: pytest.MonkeyPatch
+):
+    before = file_of(world).read_text()
+
+    async def broken(*_: object, **__: object) -> str:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(CloudStack, "detach_volume", broken)
+    async with world.daemon() as client:
+        operation = await ended(client, await client.detach(at_home))
+    assert operation.error_detail is not None
+    assert operation.error_detail.code == "internal_error"
+    assert file_of(world).read_text() == before
+    assert len(world.query("SELECT * FROM nbd_exports")) == 1
+
+
+async def test_an_end_that_can_not_hold_the_mapping_is_written_without_it(world: World):
+    volume_id = await world.add_volume(str(uuid4()))
+    with world.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TRIGGER none BEFORE INSERT ON device_mappings BEGIN SELECT RAISE(ABORT, 'not here'); END")
+        )
+    async with world.daemon() as client:
+        operation = await ended(client, await client.attach(volume_id, OMA_ID))
+        assert operation.error_detail is not None
+        assert operation.error_detail.code == "internal_error"
+        # CloudStack tells where it is, whatever the rows say.
+        mapping = await client.find_mapping(volume_id)
+    assert mapping is not None
+    assert mapping.vm_id == OMA_ID

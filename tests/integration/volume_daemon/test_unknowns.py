@@ -10,8 +10,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
+from database.tables import ossea_configs, ossea_volumes
 from oma.adapters.volume_daemon import VolumeDaemonVolumes
 from oma.ports import Fault, RemoteStatus, UpstreamError
 from ossea.client import CloudStack
@@ -58,6 +59,7 @@ async def test_a_device_that_appears_late_is_waited_for(world: World):
 async def test_a_device_that_never_appears_does_not_lose_the_mapping(world: World):
     volume_id = await world.add_volume(str(uuid4()))
     root = world.path / "elsewhere" / "by-id"
+    root.mkdir(parents=True)
     async with world.daemon(device_root=root, operation_timeout_s=0.3) as client:
         operation = await ended(client, await client.attach(volume_id, OMA_ID))
         assert operation.error_detail is not None
@@ -278,8 +280,10 @@ async def test_what_the_oma_learns_of_the_end(world: World):
         assert unreachable.value.fault is Fault.NOT_SENT
 
 
-async def test_an_old_intent_is_not_taken_for_never_arrived(world: World):
-    """What CloudStack says of an unknown id counts only while it would still remember."""
+@pytest.mark.parametrize(("days", "code"), [(1, "outcome_unknown"), (7, None)])
+async def test_an_old_intent_is_not_taken_for_never_arrived(world: World, days: int, code: str | None):
+    """What CloudStack says of an unknown id counts only while it would still remember, by `job.expire.minutes`."""
+    world.cloudstack = {"job_expire_minutes": days * 1440}
     volume_id = await world.add_volume(str(uuid4()))
     operation_id = str(uuid4())
     old = str((datetime.now(UTC) - timedelta(days=2)).replace(tzinfo=None))
@@ -303,6 +307,77 @@ async def test_an_old_intent_is_not_taken_for_never_arrived(world: World):
         operation = await client.get_operation(operation_id)
         assert operation is not None
         done = await ended(client, operation)
-    assert done.error_detail is not None
-    assert (done.error_detail.code, done.error_detail.kind) == ("outcome_unknown", FaultKind.FAILED)
+    assert (done.error_detail.code if done.error_detail else None) == code
+    assert len(await world.changes("attachVolume")) == (0 if code else 1)
+
+
+@pytest.mark.parametrize("offset_s", [7200, -7200])
+async def test_expiry_is_journaled_as_it_was_sent_in_the_servers_time(world: World, offset_s: int):
+    volume_id = await world.add_volume(str(uuid4()))
+    await world.admin.put_settings(clock_offset_s=offset_s)
+    async with world.daemon() as client:
+        operation = await ended(client, await client.attach(volume_id, OMA_ID))
+    assert (operation.status, operation.error) == (OperationStatus.COMPLETED, None)
+    (call,) = await world.changes("attachVolume")
+    (row,) = world.query("SELECT expires_at FROM volume_daemon_operations")
+    sent = datetime.strptime(call["params"]["expires"], "%Y-%m-%dT%H:%M:%S%z")
+    kept = datetime.fromisoformat(str(row["expires_at"])).replace(tzinfo=UTC)
+    assert abs(sent - kept) <= timedelta(seconds=2)
+    assert abs(sent - datetime.now(UTC)) > timedelta(hours=1)
+
+
+async def test_a_device_root_that_is_not_there_proves_nothing(world: World):
+    """6-safety 4: "absent" from a place that cannot be read would be proven vacuously."""
+    volume_id = await world.add_volume(str(uuid4()), vm_id=OMA_ID)
+    root = world.path / "nowhere" / "by-id"
+    async with world.daemon(device_root=root, operation_timeout_s=0.3) as client:
+        with pytest.raises(VolumeDaemonError) as scan:
+            await client.scan_devices()
+        assert (scan.value.status, scan.value.code) == (503, "state_unknown")
+        assert str(root) in scan.value.text
+        operation = await ended(client, await client.detach(volume_id))
+        assert operation.error_detail is not None
+        assert (operation.error_detail.code, operation.error_detail.kind) == ("device_unknown", FaultKind.FAILED)
+        with pytest.raises(VolumeDaemonError) as mapping:
+            await client.find_mapping(volume_id)
+        assert (mapping.value.status, mapping.value.code) == (503, "state_unknown")
+        health = await client.health()
+        assert not health["dependencies"]["devices"]["ok"]
+        back = await ended(client, await client.attach(volume_id, OMA_ID))
+        assert back.error_detail is not None
+        assert back.error_detail.code == "device_unknown"
+        with pytest.raises(VolumeDaemonError) as attached:
+            await client.find_mapping(volume_id)
+        assert (attached.value.status, attached.value.code) == (503, "state_unknown")
+    (row,) = world.query("SELECT * FROM device_mappings")
+    assert (row["device_path"], row["linux_state"]) == (f"unlocated-{volume_id}", "unknown")
+
+
+async def test_the_oma_is_the_vm_of_the_configuration_that_the_volumes_row_names(world: World):
+    """6-safety 1: also where that configuration is not the active one."""
+    volume_id = await world.add_volume(str(uuid4()))
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE ossea_configs SET is_active = 0"))
+        connection.execute(insert(ossea_configs).values(name="other", oma_vm_id=TEST_VM_ID, is_active=True))
+        config_id = connection.execute(text("SELECT id FROM ossea_configs WHERE name = 'main'")).scalar()
+        connection.execute(
+            insert(ossea_volumes).values(volume_id=volume_id, volume_name="disk", ossea_config_id=config_id, size_gb=1)
+        )
+    async with world.daemon() as client:
+        operation = await ended(client, await client.attach(volume_id, OMA_ID))
+        mapping = await client.find_mapping(volume_id)
+    assert (operation.status, operation.error) == (OperationStatus.COMPLETED, None)
+    assert mapping is not None
+    assert (mapping.operation_mode, mapping.linux_state) == ("oma", "detected")
+    assert len(world.query("SELECT * FROM nbd_exports")) == 1
+
+
+async def test_what_attaching_means_is_not_guessed_among_several_configurations(world: World):
+    volume_id = await world.add_volume(str(uuid4()))
+    with world.engine.begin() as connection:
+        connection.execute(insert(ossea_configs).values(name="other", oma_vm_id=TEST_VM_ID, is_active=True))
+    async with world.daemon() as client:
+        operation = await ended(client, await client.attach(volume_id, OMA_ID))
+    assert operation.error_detail is not None
+    assert (operation.error_detail.code, operation.error_detail.kind) == ("oma_unknown", FaultKind.REFUSED)
     assert await world.changes("attachVolume") == []

@@ -4,23 +4,38 @@ import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from asyncinotify import Event, Inotify
 
 from tests.unit.volume_daemon.builders import VOLUME_ID
-from volume_daemon.server.devices import DeviceWatch, Seen, Sight, serial_in, size_fits
+from volume_daemon.server import devices
+from volume_daemon.server.devices import DevicesUnknown, DeviceWatch, Seen, Sight, serial_in, size_fits
 
 SIZE = 8 * 1024 * 1024
 
 
 @pytest.fixture
-async def watch(tmp_path):
+async def watch_of(tmp_path):
     """On a root that is not there yet, as `/dev/disk/by-id` is not before the first device."""
-    uuid_path = tmp_path / "product_uuid"
-    watching = DeviceWatch(tmp_path / "disk" / "by-id", uuid_path, lambda: datetime.now(UTC))
-    await watching.start()
-    yield watching
-    await watching.stop()
+    started = []
+
+    async def start(**figures: float) -> DeviceWatch:
+        root, uuid_path = tmp_path / "disk" / "by-id", tmp_path / "product_uuid"
+        watching = DeviceWatch(root, uuid_path, lambda: datetime.now(UTC), **figures)
+        started.append(watching)
+        await watching.start()
+        return watching
+
+    yield start
+    for watching in started:
+        await watching.stop()
+
+
+@pytest.fixture
+async def watch(watch_of):
+    return await watch_of()
 
 
 def plug(watch: DeviceWatch, tmp_path: Path, size: int = SIZE) -> Path:
@@ -110,6 +125,7 @@ async def test_a_scan_shows_links_with_serial_size_and_target(watch, tmp_path):
 
 
 async def test_the_machines_own_uuid_is_told(watch, tmp_path):
+    watch.device_root.mkdir(parents=True)
     (tmp_path / "product_uuid").write_text("ABCD-1\n")
     assert (await watch.scan()).product_uuid == "abcd-1"
 
@@ -124,3 +140,68 @@ def test_a_device_may_be_rounded_up_but_never_be_smaller(device, cloud, fits):
 
 def test_other_links_carry_no_serial_that_we_know():
     assert serial_in("dm-name-vg-root") == ""
+
+
+async def test_absent_is_told_only_of_a_root_that_can_be_read(watch):
+    """A wrong setting or a missing permission must not prove that devices are gone."""
+    assert (await watch.look(VOLUME_ID)).sight is Sight.UNKNOWN
+    assert (await watch.wait_absent(VOLUME_ID, 0.01)).sight is Sight.UNKNOWN
+    with pytest.raises(DevicesUnknown, match="by-id"):
+        await watch.scan()
+    watch.device_root.parent.mkdir()
+    watch.device_root.write_text("a file")
+    seen = await watch.look(VOLUME_ID)
+    assert (seen.sight, str(watch.device_root) in (seen.problem or "")) == (Sight.UNKNOWN, True)
+    watch.device_root.unlink()
+    watch.device_root.mkdir()
+    assert (await watch.look(VOLUME_ID)).sight is Sight.ABSENT
+    assert (await watch.scan()).links == ()
+
+
+class FailingInotify(Inotify):
+    """Reads nothing once it is told to fail."""
+
+    failing: ClassVar[bool] = False
+
+    async def get(self) -> Event:
+        if type(self).failing:
+            raise OSError("the kernel gives no events")
+        event = await super().get()
+        if type(self).failing:
+            raise OSError("the kernel gives no events")
+        return event
+
+
+async def test_a_watch_that_dies_is_told_looked_past_and_set_again(watch_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(FailingInotify, "failing", False)
+    monkeypatch.setattr(devices, "Inotify", FailingInotify)
+    watch = await watch_of(rescan_s=0.01)
+    watch.device_root.mkdir(parents=True)
+    FailingInotify.failing = True
+    (watch.device_root / "any").touch()
+    async with asyncio.timeout(30):
+        while watch.problem is None:
+            await asyncio.to_thread(lambda: None)
+        assert "no events" in watch.problem
+        plug(watch, tmp_path)
+        assert (await watch.wait_present(VOLUME_ID, SIZE, 30)).sight is Sight.PRESENT
+        FailingInotify.failing = False
+        while watch.problem is not None:
+            await asyncio.to_thread(lambda: None)
+        task = await waiting(watch, watch.wait_absent(VOLUME_ID, 30))
+        watch.link_of(VOLUME_ID).unlink()
+        assert (await task).sight is Sight.ABSENT
+    assert watch.is_alive
+
+
+async def test_a_kernel_without_watches_is_no_reason_not_to_start(watch_of, tmp_path, monkeypatch):
+    def refuse() -> Inotify:
+        raise OSError("too many watches")
+
+    monkeypatch.setattr(devices, "Inotify", refuse)
+    watch = await watch_of(rescan_s=0.01)
+    assert "too many watches" in (watch.problem or "")
+    task = await waiting(watch, watch.wait_present(VOLUME_ID, SIZE, 30))
+    plug(watch, tmp_path)
+    async with asyncio.timeout(20):
+        assert (await task).sight is Sight.PRESENT

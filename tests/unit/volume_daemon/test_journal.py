@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, insert, text, update
 
-from database.tables import metadata
+from database.errors import SchemaOutdated
+from database.tables import metadata, ossea_volumes
 from tests.unit.volume_daemon.builders import NOW, OMA_ID, OPERATION_ID, TEST_VM_ID, VOLUME_ID
-from volume_daemon.models import OperationStatus, OperationType
+from volume_daemon.models import Operation, OperationStatus, OperationType
 from volume_daemon.server import journal, mappings
 from volume_daemon.server.records import Entry, Filter, MappingRow, Order, RecordedExport, Stage, Tracking
 from volume_daemon.server.refusals import Problem
@@ -171,11 +172,96 @@ def test_another_volumes_path_or_name_is_not_taken_over(connection):
         mappings.save_mapping(connection, shape, row(id="m-2", volume_uuid=other, device_path="/y"), [EXPORT], NOW)
 
 
-def test_the_oma_is_the_vm_of_the_active_configurations(connection):
+def add_configs(connection: Connection, *configs: tuple[int, str, int]) -> None:
+    for id_, oma_vm_id, is_active in configs:
+        connection.execute(
+            text("INSERT INTO ossea_configs (id, name, oma_vm_id, is_active) VALUES (:i, :n, :o, :a)"),
+            {"i": id_, "n": f"config-{id_}", "o": oma_vm_id, "a": is_active},
+        )
+
+
+def add_volume_row(connection: Connection, config_id: int | None) -> None:
+    connection.execute(insert(ossea_volumes).values(volume_id=VOLUME_ID, volume_name="d", ossea_config_id=config_id))
+
+
+def oma_of(connection: Connection) -> frozenset[str]:
+    return mappings.read_volume(connection, read_shape(connection), VOLUME_ID).oma_vm_ids
+
+
+def test_the_oma_is_the_vm_of_the_configuration_that_the_row_names_else_of_the_active_one(connection):
+    add_configs(connection, (1, OMA_ID.upper(), 1), (2, "OLD", 0), (3, "", 1))
+    assert oma_of(connection) == {OMA_ID}
+    add_volume_row(connection, None)
+    assert oma_of(connection) == {OMA_ID}
+    connection.execute(update(ossea_volumes).values(ossea_config_id=2))
+    assert oma_of(connection) == {"old"}
+    connection.execute(update(ossea_volumes).values(ossea_config_id=3))
+    assert oma_of(connection) == frozenset()
+    connection.execute(update(ossea_volumes).values(ossea_config_id=99))
+    assert oma_of(connection) == frozenset()
+
+
+def test_several_active_configurations_of_one_vm_are_one_and_of_several_are_several(connection):
+    add_configs(connection, (1, OMA_ID, 1), (2, OMA_ID.upper(), 1))
+    assert oma_of(connection) == {OMA_ID}
+    add_configs(connection, (3, TEST_VM_ID, 1))
+    assert oma_of(connection) == {OMA_ID, TEST_VM_ID}
+
+
+def test_what_an_installation_wants_filled_is_filled(connection):
+    """Generations differ in which columns may be empty; an attachment must not fail at its end over one of them."""
+    shape = replace(read_shape(connection), mapping_fillers={"cloudstack_device_id": 0, "snapshot_status": ""})
+    values = shape.mapping_values({"cloudstack_device_id": None, "snapshot_status": "ready", "vm_id": None})
+    assert values == {"cloudstack_device_id": 0, "snapshot_status": "ready", "vm_id": None}
+
+
+STRICT_EXPORTS = """CREATE TABLE nbd_exports (
+  id integer NOT NULL PRIMARY KEY, job_id varchar(191) NOT NULL, vm_disk_id bigint NOT NULL, volume_id varchar(64),
+  device_mapping_uuid varchar(64), export_name varchar(191) NOT NULL UNIQUE, port int NOT NULL, device_path text,
+  created_at datetime)"""
+
+
+def test_columns_that_must_have_a_value_are_found_in_the_database():
+    engine = create_engine("sqlite://")
+    with engine.connect() as opened:
+        opened.execute(text(OLD_MAPPINGS))
+        opened.execute(text(STRICT_EXPORTS))
+        metadata.create_all(opened)
+        shape = read_shape(opened)
+        mappings.save_mapping(opened, shape, row(), [EXPORT], NOW)
+        (export,) = opened.execute(text("SELECT job_id, vm_disk_id FROM nbd_exports")).all()
+    engine.dispose()
+    assert tuple(export) == ("", 0)
+
+
+def test_a_reference_that_must_be_filled_and_that_we_may_not_know_is_told_at_the_start():
+    engine = create_engine("sqlite://")
+    with engine.connect() as opened:
+        opened.execute(
+            text(
+                OLD_MAPPINGS.replace(
+                    "vm_context_id varchar(64)",
+                    "vm_context_id varchar(64) NOT NULL REFERENCES vm_replication_contexts (context_id)",
+                )
+            )
+        )
+        opened.execute(text(OLD_EXPORTS))
+        metadata.create_all(opened)
+        with pytest.raises(SchemaOutdated, match=r"device_mappings\.vm_context_id"):
+            read_shape(opened)
+    engine.dispose()
+
+
+def test_a_row_whose_type_and_status_an_old_database_cut_to_nothing_is_listed(connection):
+    """Non-strict servers store '' for what an enum does not know."""
     connection.execute(
         text(
-            "INSERT INTO ossea_configs (name, oma_vm_id, is_active) VALUES ('a', :upper, 1), ('b', 'old', 0), ('c', '', 1)"
-        ),
-        {"upper": OMA_ID.upper()},
+            "INSERT INTO volume_operations (id, type, status, volume_id, request, created_at, updated_at) VALUES"
+            " ('op-1', '', '', 'v', '{}', '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
+        )
     )
-    assert mappings.read_oma_vm_ids(connection) == {OMA_ID}
+    (found,) = journal.list_entries(connection, Filter())
+    shown = found.as_operation(NOW, 60)
+    assert (shown.as_json()["type"], shown.as_json()["status"]) == ("", "")
+    assert Operation.parse(shown.as_json()) == shown
+    assert journal.list_entries(connection, Filter(type=OperationType.ATTACH)) == []

@@ -51,7 +51,7 @@ async def test_files_are_recorded_withdrawn_and_put_back_as_they_were(tmp_path):
     text = "[migration-vol-x]\nexportname = /dev/vdb\n# by hand\n"
     file = tmp_path / "migration-vol-x.conf"
     file.write_text(text)
-    recorded = await nbd.record([export()])
+    recorded = await nbd.record([export()], [])
     await nbd.withdraw(recorded)
     assert list(tmp_path.iterdir()) == []
     await nbd.withdraw(recorded)

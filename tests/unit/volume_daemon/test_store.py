@@ -8,7 +8,6 @@ import pytest
 from database.errors import DatabaseUnavailable
 from tests.unit.volume_daemon.builders import entry
 from volume_daemon.server.records import Figures
-from volume_daemon.server.shape import Shape
 from volume_daemon.server.store import Store
 
 
@@ -27,19 +26,22 @@ class AwayDoor:
     read = write
 
 
-def store(door: AwayDoor) -> Store:
-    shape = Shape(frozenset(), frozenset(), export_id_is_number=True)
-    return Store(door, shape, Figures(pause_min_s=0.0), lambda: datetime.now(UTC))  # type: ignore[arg-type]
+async def store(door: AwayDoor) -> Store:
+    opened = Store(Figures(pause_min_s=0.0), lambda: datetime.now(UTC))
+    away, door.away = door.away, 0
+    await opened.open(door)  # type: ignore[arg-type]
+    door.away, door.calls = away, 0
+    return opened
 
 
 async def test_an_outcome_is_written_when_the_database_is_back():
     door = AwayDoor(3)
-    await store(door).finish(entry(), None)
+    await (await store(door)).finish(entry(), None)
     assert door.calls == 4
 
 
 async def test_an_acceptance_is_not_promised_while_the_database_is_away():
     door = AwayDoor(1)
     with pytest.raises(DatabaseUnavailable):
-        await store(door).find_entry("x")
+        await (await store(door)).find_entry("x")
     assert door.calls == 1
