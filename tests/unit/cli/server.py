@@ -15,6 +15,9 @@ from oma.http.app import build_app
 from oma.http.site import Site
 from tests.unit.gui.stubs import StubDaemon
 
+TURNS_TO_CLOSE = 5
+"""Turns of the loop in which closed connections get rid of their sockets; aiohttp does not wait for that."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -48,6 +51,8 @@ def serve_in_thread(app: web.Application) -> Iterator[Server]:
         started.set()
         await stop.wait()
         await runner.cleanup()
+        for _ in range(TURNS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="api")
     thread.start()
