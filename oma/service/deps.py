@@ -10,7 +10,7 @@ from oma.ports import Clock, Cloud, Ids, Inventory, JobReader, JournalStore, Vol
 from oma.service.shown import ShownPlans
 from oma.workflow.bus import EventBus
 
-ANALYSES_AT_ONCE = 4
+ANALYSES_AT_ONCE = 2
 """Analyses of requests at once: a hundred requests must not slow down the runs that have begun already."""
 
 

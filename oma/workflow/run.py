@@ -16,8 +16,9 @@ from oma.domain.states import DONE_ACTION_STATES, ActionState, Phase, StepStatus
 from oma.ports import Clock, Cloud, Fault, Ids, Inventory, JournalStore, UpstreamError, Volumes
 from oma.workflow.bus import EventBus
 from oma.workflow.journal import Journal
+from oma.workflow.pace import Pace
 
-ANALYSES_AT_ONCE = 4
+ANALYSES_AT_ONCE = 2
 """Runs that analyse at once: those that came first are through sooner, and the OMA's attach queue starts to work."""
 
 
@@ -49,6 +50,7 @@ class Tools:
     limits: GuardLimits = field(default_factory=GuardLimits)
     figures: Figures = field(default_factory=Figures)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    pace: Pace = field(default_factory=Pace)
     analyses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ANALYSES_AT_ONCE))
 
 

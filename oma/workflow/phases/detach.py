@@ -18,6 +18,13 @@ async def run(run: Run) -> PhaseOutcome:
     detaches = run.planned(Phase.DETACH, ActionKind.DETACH_VOLUME)
     if not stops and not detaches:
         return skipped("Nothing hangs where it has to be detached.")
+    async with run.tools.pace.turn():
+        await _stop_and_detach(run, stops, detaches)
+    done = sum(run.is_executed(one) for one in detaches)
+    return completed(f"Detached {count(done, 'volume')}; {count(len(detaches) - done, 'volume')} already detached.")
+
+
+async def _stop_and_detach(run: Run, stops: Sequence[PlannedAction], detaches: Sequence[PlannedAction]) -> None:
     await perform(run, stops)
     todo = [one for one in detaches if run.is_unsent(one)]
     if todo:
@@ -29,8 +36,6 @@ async def run(run: Run) -> PhaseOutcome:
                 sentence = f"{run.name_of(one.target)} is detached already; CloudStack and the OMA agree."
                 await skip(run, one, sentence, look.describe(one.target.get_volume_id()))
     await perform(run, detaches)
-    done = sum(run.is_executed(one) for one in detaches)
-    return completed(f"Detached {count(done, 'volume')}; {count(len(detaches) - done, 'volume')} already detached.")
 
 
 def _refuse_what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> None:
