@@ -37,6 +37,11 @@ def test_help_is_quick_because_it_imports_next_to_nothing():
     assert "5 needs resolution" in " ".join(done.stdout.split())
 
 
+def _heed_ctrl_c() -> None:
+    """As in a terminal; a shell's background job, which the tests may be part of, ignores the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A terminal as stderr of the program; `screen` is what was written to it so far."""
 
@@ -45,7 +50,12 @@ class Terminal:
         self._written = threading.Condition()
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [*PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=slave, text=True, env=environment(**variables)
+            [*PROGRAM, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=slave,
+            text=True,
+            env=environment(**variables),
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  it only resets a signal
         )
         os.close(slave)
         self._reader = threading.Thread(target=self._read)
