@@ -126,8 +126,8 @@ def _require_ours(connection: Connection) -> None:
 def _migrate(connection: Connection) -> Sequence[str]:
     """Runs the revisions that are due on this connection; names of the tables that they created."""
     # Alembic is loaded only where something is upgraded: `check` is part of every start.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 - slow to import, and every start only checks
+    from alembic.config import Config  # noqa: PLC0415 - likewise
 
     created: list[str] = []
     config = Config()
