@@ -17,10 +17,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from oma.domain.actions import Action, Upstream
 from oma.domain.changes import Change, JobQueued
 from oma.domain.events import Event
+from oma.domain.holders import DeviceHolders, ProcessId
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, Job, Lease, LogLine, Step
 from oma.domain.records import VmContext, VmRecords
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mapping
+from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mapping, Mark, VmEvent
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -86,6 +87,18 @@ class Cloud(Protocol):
     async def list_vm_snapshot_holders(self, vm_ids: Sequence[str]) -> Sequence[str]:
         """Ids of those VMs that carry a VM snapshot."""
 
+    async def list_vms_named(self, part: str) -> Sequence[CloudVm]:
+        """VMs whose name holds this part, whatever its case; the caller compares exactly."""
+
+    async def list_snapshots_named(self, part: str) -> Sequence[CloudSnapshot]:
+        """Snapshots of any volume whose name holds this part; the caller compares exactly."""
+
+    async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
+        """The event log's lines about exactly this VM, oldest first; raises where the server can't single them out."""
+
+    async def list_marks(self) -> Sequence[Mark]:
+        """The `oma-cleanup` tags on all volumes that we may see."""
+
     async def submit_stop_vm(
         self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None
     ) -> str: ...
@@ -115,6 +128,17 @@ class Volumes(Protocol):
 
     async def scan_devices(self) -> DeviceScan:
         """A scan that begins now."""
+
+    async def list_holders(self, volume_id: str) -> DeviceHolders | None:
+        """From a scan that begins now; None: the OMA shows no device. A daemon without such a scan raises."""
+
+    async def end_holders(
+        self, volume_id: str, holders: Sequence[ProcessId], reason: str, *, request_id: str, fence: int
+    ) -> DeviceHolders:
+        """Ends driver injections with their process trees, as they were seen, and says who holds the device then.
+
+        One that may not be ended refuses all. The same `request_id` may be sent again.
+        """
 
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str: ...
 

@@ -16,6 +16,7 @@ from ossea.credentials import Endpoint
 from ossea.jobs import JobPoller
 from ossea.models import (
     DiskOffering,
+    Event,
     JobResult,
     Snapshot,
     Tag,
@@ -90,11 +91,19 @@ class CloudStack:
         """All volumes, those of the ids that CloudStack knows, or all on one VM."""
         return await self._reader.list_volumes(ids, vm_id)
 
-    async def list_snapshots(self, *, ids: Sequence[str] | None = None, volume_id: str | None = None) -> list[Snapshot]:
-        return await self._reader.list_snapshots(ids, volume_id)
+    async def list_snapshots(
+        self, *, ids: Sequence[str] | None = None, volume_id: str | None = None, name: str | None = None
+    ) -> list[Snapshot]:
+        """`name` is matched as a part, whatever its case (CloudStack's LIKE)."""
+        return await self._reader.list_snapshots(ids, volume_id, name)
 
-    async def list_vms(self, *, ids: Sequence[str] | None = None) -> list[VirtualMachine]:
-        return await self._reader.list_vms(ids)
+    async def list_vms(self, *, ids: Sequence[str] | None = None, name: str | None = None) -> list[VirtualMachine]:
+        """`name` is matched as a part, whatever its case (CloudStack's LIKE)."""
+        return await self._reader.list_vms(ids, name)
+
+    async def list_events(self, *, resource_id: str) -> list[Event]:
+        """Lines of the event log. A server that does not know the parameter lists everybody's: see `resource_id`."""
+        return await self._reader.list_events(resource_id)
 
     async def list_vm_snapshots(self, *, vm_ids: Sequence[str]) -> list[VmSnapshot]:
         """VM snapshots of those VMs; a VM that CloudStack does not know has none."""

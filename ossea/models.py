@@ -126,6 +126,27 @@ class VmSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A line of the event log. Servers before 4.17 do not name the resource that it is about."""
+
+    type: str
+    description: str
+    state: str | None = None
+    created: datetime | None = None
+    resource_id: str | None = None
+
+    @classmethod
+    def parse(cls, item: Json) -> Event:
+        return cls(
+            type=_text(item, "type"),
+            description=_text(item, "description"),
+            state=_text_or_none(item, "state"),
+            created=parse_time(item.get("created")),
+            resource_id=_text_or_none(item, "resourceid"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Tag:
     key: str
     value: str

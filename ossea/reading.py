@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from ossea.errors import CloudStackError, ErrorKind
 from ossea.models import (
     DiskOffering,
+    Event,
     JobResult,
     JobStatus,
     MalformedEntity,
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 IDS_PER_CALL: Final = 100
 """Ids asked for in one request: the address stays under 8 kB, which servers and proxies allow."""
+
+FEW_VMS: Final = 3
+"""VMs whose snapshots are asked for one by one; of more, all VM snapshots are listed at once."""
 
 _EVERYWHERE: Final = {"listall": True}
 _OWNERS: Final = ("virtualmachineid", "volumeid")
@@ -47,16 +51,27 @@ class Reader:
         where = {**_EVERYWHERE, "virtualmachineid": vm_id}
         return _parse("listVolumes", Volume.parse, await self._list("listVolumes", "volume", where, ids))
 
-    async def list_snapshots(self, ids: Sequence[str] | None, volume_id: str | None) -> list[Snapshot]:
-        where = {**_EVERYWHERE, "volumeid": volume_id}
+    async def list_snapshots(
+        self, ids: Sequence[str] | None, volume_id: str | None, name: str | None = None
+    ) -> list[Snapshot]:
+        where = {**_EVERYWHERE, "volumeid": volume_id, "name": name}
         return _parse("listSnapshots", Snapshot.parse, await self._list("listSnapshots", "snapshot", where, ids))
 
-    async def list_vms(self, ids: Sequence[str] | None) -> list[VirtualMachine]:
-        items = await self._list("listVirtualMachines", "virtualmachine", _EVERYWHERE, ids)
+    async def list_vms(self, ids: Sequence[str] | None, name: str | None = None) -> list[VirtualMachine]:
+        items = await self._list("listVirtualMachines", "virtualmachine", {**_EVERYWHERE, "name": name}, ids)
         return _parse("listVirtualMachines", VirtualMachine.parse, items)
 
+    async def list_events(self, resource_id: str) -> list[Event]:
+        where = {**_EVERYWHERE, "resourceid": resource_id, "resourcetype": "VirtualMachine"}
+        return _parse("listEvents", Event.parse, await self._pager.list_all("listEvents", "event", where, _entity_key))
+
     async def list_vm_snapshots(self, vm_ids: Sequence[str]) -> list[VmSnapshot]:
-        """`listVMSnapshot` takes one VM at a time; an unknown one has none."""
+        """`listVMSnapshot` takes one VM at a time, or none for all of them; an unknown VM has none."""
+        if len(vm_ids) > FEW_VMS:
+            items = await self._list("listVMSnapshot", "vmSnapshot", _EVERYWHERE, None)
+            return _parse(
+                "listVMSnapshot", VmSnapshot.parse, [one for one in items if one.get("virtualmachineid") in vm_ids]
+            )
         found = await asyncio.gather(*(self._list_vm_snapshots(vm_id) for vm_id in dict.fromkeys(vm_ids)))
         return [snapshot for of_vm in found for snapshot in of_vm]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from oma.domain.actions import Upstream
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume
+from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent
 from oma.ports import Cloud, Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.client import CloudStack
 from ossea.errors import CloudStackError, ErrorKind
@@ -48,6 +48,25 @@ class CloudStackCloud(Cloud):
     async def list_vm_snapshot_holders(self, vm_ids: Sequence[str]) -> Sequence[str]:
         snapshots = await _translated(self._client.list_vm_snapshots(vm_ids=vm_ids))
         return list(dict.fromkeys(snapshot.vm_id for snapshot in snapshots))
+
+    async def list_vms_named(self, part: str) -> Sequence[CloudVm]:
+        return [_vm(vm) for vm in await _translated(self._client.list_vms(name=part))]
+
+    async def list_snapshots_named(self, part: str) -> Sequence[CloudSnapshot]:
+        return [_snapshot(one) for one in await _translated(self._client.list_snapshots(name=part))]
+
+    async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
+        """Servers before 4.17 neither filter by the resource nor name it: then nothing can be told of one VM."""
+        events = await _translated(self._client.list_events(resource_id=vm_id))
+        if any(event.resource_id is None for event in events):
+            text = "this server's event log does not say which VM a line is about"
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "unsupported", text))
+        own = [event for event in events if event.resource_id == vm_id]
+        return [VmEvent(event.type, event.created, event.description, event.state) for event in reversed(own)]
+
+    async def list_marks(self) -> Sequence[Mark]:
+        tags = await _translated(self._client.list_tags(resource_type="Volume", key=MARK_KEY))
+        return [Mark(tag.resource_id, tag.value) for tag in tags]
 
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         submitted = self._client.stop_vm(vm_id, forced=forced, job_id=request_id, expires_at=expires_at)
@@ -154,8 +173,16 @@ def _snapshot(snapshot: Snapshot) -> CloudSnapshot:
         created=snapshot.created,
         size_bytes=snapshot.size_bytes,
         revertable=snapshot.revertable,
+        pending_job_id=snapshot.job_id,
     )
 
 
 def _vm(vm: VirtualMachine) -> CloudVm:
-    return CloudVm(id=vm.id, name=vm.name, state=vm.state, display_name=vm.display_name)
+    return CloudVm(
+        id=vm.id,
+        name=vm.name,
+        state=vm.state,
+        display_name=vm.display_name,
+        created=vm.created,
+        pending_job_id=vm.job_id,
+    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oma.domain.actions import Upstream
+from oma.domain.holders import DeviceHolder, DeviceHolders, ProcessId
 from oma.domain.world import DeviceLink, DeviceScan, Mapping
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from volume_daemon.client import VolumeDaemonClient
 from volume_daemon.errors import ErrorKind, VolumeDaemonError
+from volume_daemon.holders.report import Holder, HolderReport, HolderState
+from volume_daemon.holders.report import ProcessId as SeenProcess
 from volume_daemon.models import FaultKind, Operation, OperationError, OperationStatus
 
 SYSTEM = "Volume Daemon"
@@ -55,6 +60,23 @@ class VolumeDaemonVolumes:
             links=tuple(DeviceLink(link.link, link.serial, link.size_bytes) for link in scan.links),
         )
 
+    async def list_holders(self, volume_id: str) -> DeviceHolders | None:
+        try:
+            report = await self._client.holders(volume_id)
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        return None if report is None else _holders(report)
+
+    async def end_holders(
+        self, volume_id: str, holders: Sequence[ProcessId], reason: str, *, request_id: str, fence: int
+    ) -> DeviceHolders:
+        seen = [SeenProcess(one.pid, one.start_ticks) for one in holders]
+        try:
+            ended = await self._client.end_holders(volume_id, seen, reason, request_id=request_id, fence=fence)
+        except VolumeDaemonError as error:
+            raise _upstream(error) from error
+        return _holders(ended.remaining)
+
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
         try:
             operation = await self._client.attach(volume_id, vm_id, request_id=request_id, fence=fence)
@@ -85,6 +107,35 @@ class VolumeDaemonVolumes:
             text = str(health.get("detail") or "it says that it is not well")
             raise UpstreamError(Fault.FAILED, Upstream(SYSTEM, "unhealthy", text))
         return f"The Volume Daemon answers; it is {health['status']}."
+
+
+def _holders(report: HolderReport) -> DeviceHolders:
+    return DeviceHolders(
+        volume_id=report.volume_id,
+        complete=report.state is not HolderState.UNKNOWN,
+        holders=tuple(_holder(one) for one in report.holders),
+        unread=report.unread if report.proof.ok else (*report.unread, f"the scan is not proven: {report.proof.detail}"),
+        scanned_at=report.scanned_at,
+    )
+
+
+def _holder(holder: Holder) -> DeviceHolder:
+    return DeviceHolder(
+        kind=holder.kind.value,
+        name=holder.name,
+        process=_process(holder.process),
+        command=holder.command,
+        since=holder.since,
+        role=holder.role.value if holder.role else None,
+        tree=_process(holder.tree),
+        endable=holder.endable,
+        why_not=holder.why_not,
+        namespace=holder.namespace,
+    )
+
+
+def _process(seen: SeenProcess | None) -> ProcessId | None:
+    return None if seen is None else ProcessId(seen.pid, seen.start_ticks)
 
 
 def _upstream(error: VolumeDaemonError) -> UpstreamError:

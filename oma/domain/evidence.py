@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from oma.domain.records import OmaConfig, VmRecords
-from oma.domain.world import CloudSnapshot, CloudVm, DeviceScan, Unanswered, VolumeFacts
+from oma.domain.words import SILENT, Words
+from oma.domain.world import (
+    CloudSnapshot,
+    CloudVm,
+    CloudVolume,
+    DeviceScan,
+    Mark,
+    Unanswered,
+    VmEvent,
+    VolumeFacts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +25,8 @@ class GuardLimits:
 
     alive_s: float = 900.0
     oma_identity: str = "dmi"
+    installation: str = "oma"
+    """Our own name in the markers on volumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,22 @@ class SnapshotFacts:
     snapshot_id: str
     tracked_in: tuple[str, ...]
     cloud: CloudSnapshot | Unanswered | None
+
+
+@dataclass(frozen=True, slots=True)
+class VmHistory:
+    """What CloudStack's event log tells of one VM."""
+
+    vm_id: str
+    events: tuple[VmEvent, ...] | Unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class VmContents:
+    """The volumes on a VM that may be a leftover of this failover."""
+
+    vm_id: str
+    volumes: tuple[CloudVolume, ...] | Unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +74,31 @@ class Evidence:
     observed_at: datetime
     vm_snapshot_holders: tuple[str, ...] = ()
     """Ids of VMs that hold one of the volumes and carry a VM snapshot."""
+    words: Words = SILENT
+    """What the person who asks insists on."""
+    marks: tuple[Mark, ...] | Unanswered = ()
+    """The clean-up markers on this VM's volumes."""
+    own_snapshots: tuple[CloudSnapshot, ...] | Unanswered = ()
+    """Every snapshot on this VM's volumes that carries the name of a test failover, tracked or not."""
+    named_snapshots: tuple[CloudSnapshot, ...] | Unanswered = ()
+    """Those that the person named (`words.snapshots`), as far as CloudStack lists them."""
+    named_vms: tuple[CloudVm, ...] | Unanswered = ()
+    """VMs whose name begins as a test VM of this one would; asked only where a failover recorded none."""
+    histories: tuple[VmHistory, ...] = ()
+    """Of destination VMs of live failovers, of destroyed ones, and of those known by name."""
+    contents: tuple[VmContents, ...] = ()
+    """Of VMs known by name, and of destroyed destination VMs."""
+    had_failed_run: bool = False
+    """A run of ours on this VM failed or parked since its last good one."""
 
     def find_vm(self, vm_id: str | None) -> CloudVm | None:
         return next((vm for vm in self.vms if vm.id == vm_id), None)
+
+    def find_history(self, vm_id: str) -> VmHistory | None:
+        return next((history for history in self.histories if history.vm_id == vm_id), None)
+
+    def find_contents(self, vm_id: str) -> VmContents | None:
+        return next((contents for contents in self.contents if contents.vm_id == vm_id), None)
 
     def get_facts(self, volume_id: str) -> VolumeFacts:
         return next(facts for facts in self.volumes if facts.volume_id == volume_id)

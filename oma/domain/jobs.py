@@ -9,6 +9,7 @@ from typing import Any
 from oma.domain.actions import Action
 from oma.domain.plan import Plan
 from oma.domain.states import PHASES, JobState, Phase, StepStatus
+from oma.domain.words import SILENT, Words
 
 OPERATION = "failed-execution-cleanup"
 
@@ -24,6 +25,7 @@ class CleanupRequest:
     expect_plan: str | None = None
     requested_by: str = "api"
     correlation_id: str = ""
+    words: Words = SILENT
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -34,6 +36,7 @@ class CleanupRequest:
             "expect_plan": self.expect_plan,
             "requested_by": self.requested_by,
             "correlation_id": self.correlation_id,
+            "words": self.words.as_json(),
         }
 
     @classmethod
@@ -46,6 +49,7 @@ class CleanupRequest:
             expect_plan=data["expect_plan"],
             requested_by=data["requested_by"],
             correlation_id=data["correlation_id"],
+            words=Words.from_json(data["words"]) if "words" in data else SILENT,
         )
 
 

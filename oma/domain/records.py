@@ -64,6 +64,7 @@ class DiskRecord:
     size_gb: int | None = None
     capacity_bytes: int | None = None
     disk_change_id: str | None = None
+    updated_at: datetime | None = None
 
     @property
     def is_system_disk(self) -> bool:
@@ -117,6 +118,7 @@ class JobLogRecord:
     step_names: tuple[str, ...] = ()
     running_step_names: tuple[str, ...] = ()
     """Those of its steps whose own status is still `running`."""
+    failed_step_names: tuple[str, ...] = ()
     last_activity_at: datetime | None = None
 
 
@@ -140,6 +142,32 @@ class ReplicationRecord:
     def last_touched_at(self) -> datetime | None:
         times = [t for t in (self.started_at, self.completed_at, self.updated_at, self.vma_last_poll_at) if t]
         return max(times, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeIdRecord:
+    """A row of `cbt_history`: a change id that a replication stored for a disk."""
+
+    disk_id: str
+    change_id: str | None
+    sync_type: str
+    stored_at: datetime | None
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulTime:
+    """A recorded time with more than one meaning, or in the future; the rows hold the more dangerous one, the later.
+
+    `earliest` is the other meaning; `why` is a sentence for the plan.
+    """
+
+    table: str
+    row_id: str
+    column: str
+    earliest: datetime
+    latest: datetime
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +203,11 @@ class VmRecords:
     """EXECUTED actions of this VM's partial runs (`result.partial`) since its last complete one, oldest first."""
     read_at: datetime | None = None
     """The database's own clock."""
+    change_ids: tuple[ChangeIdRecord, ...] = ()
+    """Newest first, as far back as they can matter."""
+    doubtful_times: tuple[DoubtfulTime, ...] = ()
+    last_run_failed: bool = False
+    """The newest ended or parked run of ours on this VM did not come to a good end."""
 
     def joblog_of(self, failover: FailoverRecord) -> JobLogRecord | None:
         return next((row for row in self.joblog if row.job_id == failover.job_id), None)

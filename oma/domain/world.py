@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from oma.domain.holders import DeviceHolders
+
 SETTLED_VOLUME_STATES = frozenset({"Ready", "Allocated", "Uploaded"})
+MARK_KEY = "oma-cleanup"
+"""The tag that says which installation's job works on a volume."""
 GONE_VM_STATES = frozenset({"Destroyed", "Expunging"})
 
 
@@ -45,6 +49,7 @@ class CloudSnapshot:
     created: datetime | None = None
     size_bytes: int | None = None
     revertable: bool | None = None
+    pending_job_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class CloudVm:
     name: str
     state: str
     display_name: str | None = None
+    created: datetime | None = None
+    pending_job_id: str | None = None
 
     @property
     def is_stopped(self) -> bool:
@@ -63,6 +70,31 @@ class CloudVm:
     @property
     def is_gone(self) -> bool:
         return self.state in GONE_VM_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class VmEvent:
+    """A line of CloudStack's event log about one VM."""
+
+    type: str
+    """Such as `VM.CREATE`, `VM.START`, `VM.DESTROY`."""
+    at: datetime | None
+    text: str = ""
+    state: str | None = None
+    """Scheduled, Started or Completed; older servers leave it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A tag `oma-cleanup` on a volume: some installation works on it, or left it."""
+
+    volume_id: str
+    value: str
+    """`<installation>/<job>`."""
+
+    @property
+    def installation(self) -> str:
+        return self.value.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +162,5 @@ class VolumeFacts:
     """None: the Volume Daemon answered that it is detached."""
     on_oma: bool | Unanswered
     """Whether the OMA shows its device."""
+    holders: DeviceHolders | Unanswered | None = None
+    """Who holds its device on the OMA; None: the OMA shows none."""

@@ -49,7 +49,7 @@ async def plan_cleanup(deps: Deps, request: CleanupRequest) -> Plan:
         records = await deps.inventory.get_records(context.context_id)
         _refuse_if_occupied(records.active_job_id, records.active_job_holder, records.open_issue_ids, context.vm_name)
         world = World(deps.cloud, deps.volumes, deps.clock)
-        evidence = await collect_evidence(records, world, deps.limits, deps.observe_timeout_s)
+        evidence = await collect_evidence(records, world, deps.limits, deps.observe_timeout_s, request.words)
     refusals = judge(evidence)
     if refusals:
         raise Refused(refusals, vm_name=context.vm_name)

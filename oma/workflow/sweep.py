@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan
+from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mark
 from oma.ports import Cloud, Volumes
 
 T = TypeVar("T")
@@ -61,6 +61,21 @@ class Sweep(Generic[T]):
                 answer.set_result(found)
 
 
+class Shared(Generic[T]):
+    """A whole list that many ask for at once: one question for all who ask before it begins."""
+
+    def __init__(self, look: Callable[[str], Awaitable[Sequence[T]]]) -> None:
+        self._look = look
+        self._sweep = Sweep[tuple[str, Sequence[T]]](self._ask, lambda answer: answer[0])
+
+    async def get(self, part: str) -> Sequence[T]:
+        ((_, items),) = await self._sweep.get([part])
+        return items
+
+    async def _ask(self, parts: Sequence[str]) -> Sequence[tuple[str, Sequence[T]]]:
+        return [(part, await self._look(part)) for part in parts]
+
+
 class SweptCloud:
     """`Cloud` whose lists of volumes, snapshots and VMs by id are swept; everything else passes through."""
 
@@ -73,6 +88,12 @@ class SweptCloud:
         self.list_vms = self._vms.get
         self.list_volumes_of_vm = cloud.list_volumes_of_vm
         self.list_vm_snapshot_holders = Sweep[str](cloud.list_vm_snapshot_holders, str).get
+        self._named_vms = Shared[CloudVm](cloud.list_vms_named)
+        self._named_snapshots = Shared[CloudSnapshot](cloud.list_snapshots_named)
+        self._marks = Shared[Mark](lambda _: cloud.list_marks())
+        self.list_vms_named = self._named_vms.get
+        self.list_snapshots_named = self._named_snapshots.get
+        self.list_vm_events = cloud.list_vm_events
         self.submit_stop_vm = cloud.submit_stop_vm
         self.submit_destroy_vm = cloud.submit_destroy_vm
         self.submit_revert = cloud.submit_revert
@@ -80,6 +101,9 @@ class SweptCloud:
         self.wait_job = cloud.wait_job
         self.query_job = cloud.query_job
         self.check = cloud.check
+
+    async def list_marks(self) -> Sequence[Mark]:
+        return await self._marks.get("")
 
 
 class SweptVolumes:
@@ -89,6 +113,8 @@ class SweptVolumes:
         self._volumes = volumes
         self._scans = Sweep[DeviceScan](self._scan, lambda _: _SCAN)
         self.find_mapping = volumes.find_mapping
+        self.list_holders = volumes.list_holders
+        self.end_holders = volumes.end_holders
         self.submit_attach = volumes.submit_attach
         self.submit_detach = volumes.submit_detach
         self.wait_operation = volumes.wait_operation

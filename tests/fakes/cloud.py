@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from oma.domain.actions import Upstream
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume
+from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.simulator.model import ApiError
 from ossea.simulator.model.entities import Job, JobStatus
@@ -46,6 +46,24 @@ class FakeCloud:
         await self.weather.pass_by("list_vm_snapshot_holders")
         rows = self.world.model.world
         return [vm_id for vm_id in dict.fromkeys(vm_ids) if rows.vm_snapshots_of(vm_id)]
+
+    async def list_vms_named(self, part: str) -> Sequence[CloudVm]:
+        await self.weather.pass_by("list_vms_named")
+        return [_vm(row) for row in self._list("listVirtualMachines", "virtualmachine", name=part)]
+
+    async def list_snapshots_named(self, part: str) -> Sequence[CloudSnapshot]:
+        await self.weather.pass_by("list_snapshots_named")
+        return [_snapshot(row) for row in self._list("listSnapshots", "snapshot", name=part)]
+
+    async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
+        await self.weather.pass_by("list_vm_events")
+        rows = reversed(self._list("listEvents", "event", resourceid=vm_id, resourcetype="VirtualMachine"))
+        return [VmEvent(row["type"], _moment(row["created"]), row["description"], row["state"]) for row in rows]
+
+    async def list_marks(self) -> Sequence[Mark]:
+        await self.weather.pass_by("list_marks")
+        rows = self._list("listTags", "tag", resourcetype="Volume")
+        return [Mark(row["resourceid"], row["value"]) for row in rows if row["key"] == MARK_KEY]
 
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         words = {"id": vm_id, **({"forced": "true"} if forced else {})}
@@ -144,11 +162,23 @@ def _snapshot(row: dict[str, Any]) -> CloudSnapshot:
         volume_id=row["volumeid"],
         name=row["name"],
         state=row["state"],
-        created=datetime.strptime(row["created"], "%Y-%m-%dT%H:%M:%S%z"),
+        created=_moment(row["created"]),
         size_bytes=row["virtualsize"],
         revertable=row["revertable"],
+        pending_job_id=row.get("jobid"),
     )
 
 
 def _vm(row: dict[str, Any]) -> CloudVm:
-    return CloudVm(id=row["id"], name=row["name"], state=row["state"], display_name=row["displayname"])
+    return CloudVm(
+        id=row["id"],
+        name=row["name"],
+        state=row["state"],
+        display_name=row["displayname"],
+        created=_moment(row["created"]),
+        pending_job_id=row.get("jobid"),
+    )
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oma.domain.actions import Upstream
+from oma.domain.holders import DeviceHolder, DeviceHolders, ProcessId
 from oma.domain.world import DeviceLink, DeviceScan, Mapping, serial_of
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.simulator.model import ApiError
@@ -45,6 +47,12 @@ class FakeVolumes:
         """Volumes whose link stays on the OMA whatever CloudStack does."""
         self.hidden_devices: set[str] = set()
         """Volumes whose link never shows on the OMA."""
+        self.holders: dict[str, list[DeviceHolder]] = {}
+        """Volume id → who holds its device on the OMA."""
+        self.unread: tuple[str, ...] = ()
+        """What a scan for holders cannot read."""
+        self.ended: list[tuple[str, ProcessId, str]] = []
+        """Volume, process and reason of every holder that was ended."""
         self.product_uuid: str | None = world.oma_vm_id
 
     async def close(self) -> None:
@@ -65,6 +73,29 @@ class FakeVolumes:
         links = (DeviceLink(f"virtio-{serial_of(one)}", serial_of(one)) for one in sorted(shown))
         error = None if self.product_uuid else "permission denied"
         return DeviceScan(self.product_uuid, error, self.world.clock.now(), tuple(links))
+
+    async def list_holders(self, volume_id: str) -> DeviceHolders | None:
+        await self.weather.pass_by("list_holders")
+        self.world.advance()
+        shown = (set(self.world.device_ids_on(self.world.oma_vm_id)) | self.kept_devices) - self.hidden_devices
+        if volume_id not in shown:
+            return None
+        held = tuple(self.holders.get(volume_id, ()))
+        return DeviceHolders(volume_id, not self.unread, held, self.unread, self.world.clock.now())
+
+    async def end_holders(
+        self, volume_id: str, holders: Sequence[ProcessId], reason: str, *, request_id: str, fence: int
+    ) -> DeviceHolders:
+        await self.weather.pass_by("end_holders")
+        held = self.holders.get(volume_id, [])
+        wrong = [one for one in holders if not any(held_by.process == one and held_by.endable for held_by in held)]
+        if wrong:
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "holder_refused", f"{wrong[0].pid} may not be ended"))
+        self.holders[volume_id] = [one for one in held if one.process not in holders]
+        self.ended.extend((volume_id, one, reason) for one in holders)
+        self.weather.answer("end_holders")
+        report = await self.list_holders(volume_id)
+        return report or DeviceHolders(volume_id, True, (), (), self.world.clock.now())
 
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
         return await self._submit("attachVolume", volume_id, vm_id, request_id, fence)

@@ -21,7 +21,9 @@ async def run(run: Run) -> PhaseOutcome:
     async with tools.analyses:
         records = await tools.inventory.get_records(before.context_id)
         world = World(tools.cloud, tools.volumes, tools.clock)
-        evidence = await collect_evidence(records, world, tools.limits, tools.figures.observe_timeout_s)
+        evidence = await collect_evidence(
+            records, world, tools.limits, tools.figures.observe_timeout_s, run.job.request.words
+        )
     refusals = judge(evidence)
     if refusals:
         raise Refused(refusals, vm_name=before.vm_name)

@@ -188,6 +188,7 @@ def event_json(event: Event) -> dict[str, Any]:
         "description": event.description,
         "created": stamp(event.created),
         "state": event.state,
+        **({"resourceid": event.resource_id} if event.resource_id else {}),
         **_OWNER,
     }
 

@@ -17,11 +17,22 @@ from oma.domain.changes import Change, JobQueued
 from oma.domain.errors import Code, ConcurrentChange, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.evidence import GuardLimits
+from oma.domain.holders import DeviceHolders, ProcessId
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
 from oma.domain.records import DiskRecord, MappingRecord, OmaConfig, VmContext, VmRecords, VolumeRecord
 from oma.domain.states import PHASES, ActionState, JobState, Phase, StepStatus, phase_seq
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceLink, DeviceScan, Mapping, serial_of
+from oma.domain.world import (
+    CloudSnapshot,
+    CloudVm,
+    CloudVolume,
+    DeviceLink,
+    DeviceScan,
+    Mapping,
+    Mark,
+    VmEvent,
+    serial_of,
+)
 from oma.http.app import build_app
 from oma.http.site import Site
 from oma.ports import ContextFilter, JobFilter, Page, RemoteOutcome
@@ -290,6 +301,18 @@ class StubCloud:
     async def list_vm_snapshot_holders(self, vm_ids: Sequence[str]) -> Sequence[str]:
         return []
 
+    async def list_vms_named(self, part: str) -> Sequence[CloudVm]:
+        return []
+
+    async def list_snapshots_named(self, part: str) -> Sequence[CloudSnapshot]:
+        return []
+
+    async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
+        return []
+
+    async def list_marks(self) -> Sequence[Mark]:
+        return []
+
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         raise AssertionError("the API never sends")
 
@@ -324,6 +347,14 @@ class StubVolumes:
         ids = [volume.volume_id for records in self.estate.vms.values() for volume in records.volumes]
         links = tuple(DeviceLink(f"virtio-{serial_of(one)}", serial_of(one)) for one in ids)
         return DeviceScan(OMA_VM, None, START, links)
+
+    async def list_holders(self, volume_id: str) -> DeviceHolders | None:
+        return DeviceHolders(volume_id, complete=True, holders=(), unread=(), scanned_at=START)
+
+    async def end_holders(
+        self, volume_id: str, holders: Sequence[ProcessId], reason: str, *, request_id: str, fence: int
+    ) -> DeviceHolders:
+        raise AssertionError("the API never sends")
 
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
         raise AssertionError("the API never sends")

@@ -1,0 +1,89 @@
+"""Guards about where the volumes are and what is being done to them, on CloudStack's side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from oma.domain.errors import Code, Refusal
+from oma.domain.evidence import Evidence
+from oma.domain.states import VolumePlace
+from oma.domain.world import CloudVolume
+from oma.workflow.guards.places import places, to_revert
+from oma.workflow.leftover import find_test_vm
+
+PASSING_VM_STATES: Final = frozenset({"Starting", "Stopping", "Migrating"})
+GIVING_VM_STATES: Final = frozenset({"Running", "Stopped", "Destroyed", "Expunging"})
+
+
+def volumes_are_ours(evidence: Evidence) -> Iterator[Refusal]:
+    """Every volume is listed, and hangs on the OMA, on this failover's own test VM, or nowhere."""
+    for volume, facts, place in places(evidence):
+        known = {"volume_id": volume.volume_id, "volume_name": volume.volume_name}
+        if place is VolumePlace.MISSING:
+            yield Refusal(
+                Code.STATE_UNKNOWN,
+                f"Alarm: CloudStack no longer lists the volume {volume.volume_name} ({volume.volume_id}).",
+                "Look for it among the removed volumes before anything else; CloudStack may have removed it after a "
+                "server restart, and an expunge would destroy it.",
+                known,
+            )
+        elif place is VolumePlace.ON_FOREIGN_VM and isinstance(facts.cloud, CloudVolume):
+            yield Refusal(
+                Code.VOLUME_ON_FOREIGN_VM,
+                f"{volume.volume_name} hangs on {facts.cloud.vm_name or facts.cloud.vm_id}, which is neither the OMA "
+                "nor this failover's test VM.",
+                "Find out why it is there; detach it yourself if that VM must not have it. Nothing was touched.",
+                {**known, "vm_id": facts.cloud.vm_id, "vm_name": facts.cloud.vm_name},
+            )
+
+
+def test_vm_gives_back(evidence: Evidence) -> Iterator[Refusal]:
+    """A root volume can be detached only from a stopped VM; one on a destroyed VM dies with it at the expunge.
+
+    One that could not be built (`Error`), or whose state CloudStack itself does not know, is never seen `Stopped`, so
+    that nothing is detached from it and nothing reverted beside it; where neither is needed it is left as it is.
+    """
+    vm = find_test_vm(evidence)
+    if vm is None:
+        return
+    held = [facts.cloud for _, facts, _ in places(evidence) if isinstance(facts.cloud, CloudVolume)]
+    in_the_way = any(True for _ in to_revert(evidence)) or any(volume.vm_id == vm.id for volume in held)
+    if vm.state not in PASSING_VM_STATES | GIVING_VM_STATES and in_the_way:
+        yield Refusal(
+            Code.STATE_UNKNOWN,
+            f"The test VM {vm.name} is {vm.state}; whether it can still write to a volume can't be told.",
+            "See what hangs on it, bring it to Stopped or destroy it in CloudStack, never with expunge, then ask "
+            f"again: cs listVolumes virtualmachineid={vm.id} listall=true",
+            {"vm_id": vm.id, "vm_state": vm.state},
+        )
+    for volume in held:
+        if volume.vm_id == vm.id and vm.is_gone and volume.is_root:
+            yield Refusal(
+                Code.STATE_UNKNOWN,
+                f"Critical: {volume.name} is the root volume of {vm.name}, which is {vm.state}; "
+                "an expunge destroys it.",
+                f"Recover the VM at once: cs recoverVirtualMachine id={vm.id}",
+                {"volume_id": volume.id, "vm_id": vm.id, "vm_state": vm.state},
+            )
+
+
+def volumes_are_settled(evidence: Evidence) -> Iterator[Refusal]:
+    """Nothing is being done to a volume or to the test VM right now."""
+    for volume, facts, place in places(evidence):
+        if place is VolumePlace.BUSY and isinstance(facts.cloud, CloudVolume):
+            doing = f"job {facts.cloud.pending_job_id}" if facts.cloud.pending_job_id else facts.cloud.state
+            yield Refusal(
+                Code.VOLUME_BUSY,
+                f"{volume.volume_name} is in transition ({doing}).",
+                "Wait until CloudStack has finished with it, then ask again.",
+                {"volume_id": volume.volume_id, "state": facts.cloud.state, "job_id": facts.cloud.pending_job_id},
+            )
+    vm = find_test_vm(evidence)
+    if vm is not None and vm.state in PASSING_VM_STATES:
+        yield Refusal(
+            Code.VOLUME_BUSY,
+            f"The test VM {vm.name} is {vm.state}, neither Running nor Stopped.",
+            "Wait until CloudStack has finished with it, then ask again.",
+            {"vm_id": vm.id, "state": vm.state},
+        )
