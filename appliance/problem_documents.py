@@ -11,8 +11,8 @@ from aiohttp import web
 
 CORRELATION_HEADER = "X-Correlation-ID"
 CORRELATION_ID = web.RequestKey("correlation_id", str)
-LARGEST_BODY = 64 * 1024
-"""Bytes of a request's body."""
+LARGEST_BODY = 1024 * 1024
+"""Bytes of a request's body: what is much too long for its field is read, so that the field can be named."""
 
 FRAMEWORK_CODES = {
     HTTPStatus.BAD_REQUEST: "bad_request",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from benchmarks import batch, critical_path, database, holders, start
+from benchmarks import analysis, batch, critical_path, database, holders, start
 from benchmarks.table import Row, print_table
 
 ROUNDS: Final = 3
@@ -16,6 +16,7 @@ SUITES: Final[dict[str, tuple[str, Callable[[], Awaitable[Sequence[Row]]]]]] = {
     "start": ("Start and idle", lambda: start.measure(ROUNDS)),
     "database": ("Durable steps through the door to the database", lambda: database.measure_rows(ROUNDS)),
     "holders": ("The scan for holders", lambda: holders.measure(ROUNDS)),
+    "analysis": ("The analysis", lambda: analysis.measure(ROUNDS)),
     "critical-path": ("Critical path of one VM", lambda: critical_path.measure(ROUNDS)),
     "batch": ("Many VMs at once", batch.measure),
 }

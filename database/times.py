@@ -17,7 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import DateTime, Dialect, text
+from sqlalchemy import ColumnElement, DateTime, Dialect, text, type_coerce
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
@@ -87,13 +87,37 @@ def local_to_utc(value: datetime, zone: ZoneInfo) -> datetime:
 
     Later is younger, and later than a snapshot: the more dangerous meaning of the two.
     """
-    return max(value.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return max(_meanings(value, zone))
+
+
+@dataclass(frozen=True, slots=True)
+class Meanings:
+    """What a local time without a zone may mean, where clocks repeat an hour (`repeated`) or leave one out."""
+
+    written: datetime
+    """Naive, as the column holds it."""
+    earliest: datetime
+    latest: datetime
+    repeated: bool
+
+
+def find_meanings(value: datetime, zone: ZoneInfo) -> Meanings | None:
+    """Both meanings of a naive local time; None where it has only one."""
+    first, second = _meanings(value, zone)
+    if first == second:
+        return None
+    return Meanings(value, min(first, second), max(first, second), repeated=first < second)
 
 
 def is_ambiguous(value: datetime, zone: ZoneInfo) -> bool:
     """Whether a naive local time has two meanings."""
-    offsets = {value.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)}
-    return len(offsets) > 1
+    return find_meanings(value, zone) is not None
+
+
+def _meanings(value: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """By the offset before the clocks change, and by the one after it."""
+    before, after = (value.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return before, after
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -142,8 +166,35 @@ class LegacyTime(TypeDecorator[datetime]):
         return local_to_utc(value, zone)
 
     def _zone(self, dialect: Dialect) -> ZoneInfo | None:
-        times = _LEGACY_TIMES.get(dialect)
-        return times.zone if times is not None and self.place in times.local_columns else None
+        return _zone_of(dialect, self.place)
+
+
+class LegacyMeanings(TypeDecorator[Meanings]):
+    """The same column read for its doubt: both meanings of a local time that has two, else None."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def __init__(self, place: str = "") -> None:
+        super().__init__()
+        self.place = place
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Meanings | None:
+        zone = _zone_of(dialect, self.place)
+        return find_meanings(value, zone) if zone is not None and isinstance(value, datetime) else None
+
+
+def read_meanings(connection: Connection, column: ColumnElement[Any]) -> ColumnElement[Meanings] | None:
+    """`column` once more, to be read as `Meanings`; None where it holds no local time, so that it can have only one."""
+    place = column.type.place if isinstance(column.type, LegacyTime) else ""
+    if _zone_of(connection.dialect, place) is None:
+        return None
+    return type_coerce(column, LegacyMeanings(place))
+
+
+def _zone_of(dialect: Dialect, place: str) -> ZoneInfo | None:
+    times = _LEGACY_TIMES.get(dialect)
+    return times.zone if times is not None and place in times.local_columns else None
 
 
 def _naive_utc(value: datetime) -> datetime:

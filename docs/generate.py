@@ -224,6 +224,32 @@ def describe_metric(metric: Any) -> tuple[str, str, str, str]:
     return code(name), family.type, ", ".join(map(code, metric._labelnames)), family.documentation  # noqa: SLF001
 
 
+def write_rules() -> Iterator[str]:
+    from docs.rules import list_keepers, list_scenarios, list_tests  # noqa: PLC0415
+    from oma.workflow.rules import RULES, SECTIONS  # noqa: PLC0415
+
+    yield "# Rules"
+    yield ""
+    yield (
+        "What decides between safe and dangerous, rule by rule: who keeps it, which scenarios of `make demo ONCE=1` "
+        "show it, and which tests hold it. [Safety rules, in short](../explanation/safety-rules.md) says why."
+    )
+    for section, title in SECTIONS.items():
+        yield from ("", f"## {section} {title}", "")
+        rows = [
+            (
+                code(rule.id),
+                rule.sentence if not rule.yet else f"{rule.sentence} *({rule.yet})*",
+                ", ".join(map(code, list_keepers(rule))),
+                ", ".join(list_scenarios(rule)),
+                ", ".join(map(code, list_tests(rule))),
+            )
+            for rule in RULES
+            if rule.section == section
+        ]
+        yield from as_table(("rule", "what it says", "kept by", "scenarios", "tests"), rows)
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "settings.md": write_settings,
     "errors.md": write_errors,
@@ -231,6 +257,7 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "cli.md": write_cli,
     "database.md": write_database,
     "metrics.md": write_metrics,
+    "rules.md": write_rules,
 }
 
 

@@ -15,13 +15,15 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from oma.domain.actions import Action, Upstream
-from oma.domain.changes import Change, JobQueued
+from oma.domain.audit import AuditDraft, AuditEntry
+from oma.domain.changes import Change, JobQueued, JobResumed
 from oma.domain.events import Event
 from oma.domain.holders import DeviceHolders, ProcessId
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, Job, Lease, LogLine, Step
+from oma.domain.leaks import Leak
 from oma.domain.records import VmContext, VmRecords
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mapping, Mark, VmEvent
+from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mapping, Mark, VmEvent, VmHost
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -99,6 +101,12 @@ class Cloud(Protocol):
     async def list_marks(self) -> Sequence[Mark]:
         """The `oma-cleanup` tags on all volumes that we may see."""
 
+    async def find_host(self, vm_id: str) -> VmHost | None:
+        """The host that the VM runs on; None where CloudStack does not tell us (not running, or not allowed)."""
+
+    async def find_host_state(self, host_id: str) -> str | None:
+        """`Up`, `Down`, `Disconnected` …; None where CloudStack does not tell us (gone, or `listHosts` not allowed)."""
+
     async def submit_stop_vm(
         self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None
     ) -> str: ...
@@ -137,7 +145,8 @@ class Volumes(Protocol):
     ) -> DeviceHolders:
         """Ends driver injections with their process trees, as they were seen, and says who holds the device then.
 
-        One that may not be ended refuses all. The same `request_id` may be sent again.
+        A process is named by itself or by the root of its tree. One that may not be ended refuses all; one that is
+        still there after KILL is told as `FAILED`. The same `request_id` may be sent again.
         """
 
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str: ...
@@ -188,6 +197,9 @@ class Inventory(Protocol):
     async def get_records(self, context_id: str) -> VmRecords:
         """Everything about one VM, in one transaction; raises `OmaError` with `vm_not_found`."""
 
+    async def list_records_of(self, context_ids: Sequence[str]) -> Sequence[VmRecords]:
+        """The same for several VMs, in one transaction; those that exist."""
+
     async def list_known_volume_ids(self, volume_ids: Sequence[str]) -> Sequence[str]:
         """Those of the ids that any row of `ossea_volumes`, `device_mappings` or `vm_disks` knows, of any VM."""
 
@@ -203,6 +215,19 @@ class JournalStore(Protocol):
         or `ConcurrentChange` when `current_status` is no longer the plan's.
         """
 
+    async def resume_job(self, resumed: JobResumed) -> Job:
+        """Puts a parked job back into the queue; one that this very request resumed before is returned as it is.
+
+        Raises `OmaError` `job_not_found`, `needs_resolution` (open issues that are not passed), `cleanup_in_progress`
+        (it is queued or running), `invalid_request` (it has ended).
+        """
+
+    async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
+        """Entries about what changed nothing else (a refusal, a dry run), in a transaction of their own.
+
+        What a run does is audited by `queue_job`, `resume_job` and `apply` themselves, in their transactions.
+        """
+
     async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
         """The oldest queued job, or a running one whose lease ran out; its fence is raised."""
 
@@ -213,6 +238,15 @@ class JournalStore(Protocol):
         """All changes and their events in one transaction, in order; raises `LeaseLost` or `ConcurrentChange`."""
 
 
+    async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
+        """Opens issues about the world alone (`WORLD_KINDS`), one per cause; returns the ids of the open ones."""
+
+    async def close_world_issues(
+        self, context_id: str, kept: Sequence[str], sentence: str, evidence: MappingType[str, Any], at: datetime
+    ) -> Sequence[str]:
+        """Resolves those of this VM whose cause is not among `kept`, with what was observed; returns their ids."""
+
+
 class JobReader(Protocol):
     """What queries read."""
 
@@ -221,12 +255,18 @@ class JobReader(Protocol):
     async def find_job_by_key(self, idempotency_key: str) -> tuple[Job, str | None] | None:
         """The job that was queued under this key, letter by letter, with the hash of its request."""
 
+    async def find_job_resumed_by(self, context_id: str, idempotency_key: str) -> Job | None:
+        """The VM's newest run, where the call with this key resumed it last."""
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         """Newest first."""
 
     async def list_steps(self, job_id: str) -> Sequence[Step]: ...
 
     async def list_actions(self, job_id: str) -> Sequence[Action]: ...
+
+    async def list_timed_actions(self) -> Sequence[Action]:
+        """The proven actions of the newest completed runs, for how long each kind takes; a bounded number."""
 
     async def list_log(self, job_id: str, limit: int, cursor: str | None) -> Page[LogLine]:
         """Oldest first."""
@@ -237,6 +277,12 @@ class JobReader(Protocol):
     async def last_event_seq(self) -> int: ...
 
     async def list_issues(self, *, job_id: str | None = None, context_id: str | None = None) -> Sequence[Issue]:
+        """Open ones, oldest first."""
+
+    async def list_audit(self, limit: int, cursor: str | None) -> Page[AuditEntry]:
+        """Newest first."""
+
+    async def list_leaks(self, *, context_id: str | None = None, job_id: str | None = None) -> Sequence[Leak]:
         """Open ones, oldest first."""
 
     async def count_jobs(self) -> MappingType[str, int]:

@@ -17,6 +17,7 @@ from ossea.jobs import JobPoller
 from ossea.models import (
     DiskOffering,
     Event,
+    Host,
     JobResult,
     Snapshot,
     Tag,
@@ -113,6 +114,10 @@ class CloudStack:
         self, *, resource_type: str | None = None, resource_id: str | None = None, key: str | None = None
     ) -> list[Tag]:
         return await self._reader.list_tags(resource_type, resource_id, key)
+
+    async def list_hosts(self, *, host_id: str) -> list[Host]:
+        """The host with this id; only roles that may see hosts are let in."""
+        return await self._reader.list_hosts(host_id)
 
     async def list_zones(self) -> list[Zone]:
         return await self._reader.list_zones()

@@ -39,6 +39,8 @@ class Volume:
     job_id: str | None = None
     job_status: int | None = None
     zone_id: str | None = None
+    attached: datetime | None = None
+    """When it was attached to the VM that holds it now (`VolumeVO.attached`); None for a free one."""
 
     @property
     def pending_job_id(self) -> str | None:
@@ -60,6 +62,7 @@ class Volume:
             job_id=_text_or_none(item, "jobid"),
             job_status=int_or_none(item.get("jobstatus")),
             zone_id=_text_or_none(item, "zoneid"),
+            attached=parse_time(item.get("attached")),
         )
 
 
@@ -97,6 +100,7 @@ class VirtualMachine:
     display_name: str | None = None
     instance_name: str | None = None
     host_id: str | None = None
+    host_name: str | None = None
     created: datetime | None = None
     job_id: str | None = None
 
@@ -109,6 +113,7 @@ class VirtualMachine:
             display_name=_text_or_none(item, "displayname"),
             instance_name=_text_or_none(item, "instancename"),
             host_id=_text_or_none(item, "hostid"),
+            host_name=_text_or_none(item, "hostname"),
             created=parse_time(item.get("created")),
             job_id=_text_or_none(item, "jobid"),
         )
@@ -161,6 +166,18 @@ class Tag:
             resource_id=_text(item, "resourceid"),
             resource_type=_text(item, "resourcetype"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    id: str
+    name: str
+    state: str
+    """`Up`, `Down`, `Disconnected`, `Alert` … (`com.cloud.host.Status`)."""
+
+    @classmethod
+    def parse(cls, item: Json) -> Host:
+        return cls(id=_id(item), name=_text(item, "name"), state=_text(item, "state"))
 
 
 @dataclass(frozen=True, slots=True)

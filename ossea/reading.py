@@ -10,6 +10,7 @@ from ossea.errors import CloudStackError, ErrorKind
 from ossea.models import (
     DiskOffering,
     Event,
+    Host,
     JobResult,
     JobStatus,
     MalformedEntity,
@@ -28,7 +29,7 @@ T = TypeVar("T")
 IDS_PER_CALL: Final = 100
 """Ids asked for in one request: the address stays under 8 kB, which servers and proxies allow."""
 
-FEW_VMS: Final = 3
+FEW_VMS: Final = 1
 """VMs whose snapshots are asked for one by one; of more, all VM snapshots are listed at once."""
 
 _EVERYWHERE: Final = {"listall": True}
@@ -54,11 +55,17 @@ class Reader:
     async def list_snapshots(
         self, ids: Sequence[str] | None, volume_id: str | None, name: str | None = None
     ) -> list[Snapshot]:
-        where = {**_EVERYWHERE, "volumeid": volume_id, "name": name}
+        if name is not None:
+            found = await self._list_everywhere("listSnapshots", "snapshot", {"name": name}, _entity_key)
+            return _parse("listSnapshots", Snapshot.parse, found)
+        where = {**_EVERYWHERE, "volumeid": volume_id}
         return _parse("listSnapshots", Snapshot.parse, await self._list("listSnapshots", "snapshot", where, ids))
 
     async def list_vms(self, ids: Sequence[str] | None, name: str | None = None) -> list[VirtualMachine]:
-        items = await self._list("listVirtualMachines", "virtualmachine", {**_EVERYWHERE, "name": name}, ids)
+        if name is None:
+            items = await self._list("listVirtualMachines", "virtualmachine", _EVERYWHERE, ids)
+        else:
+            items = await self._list_everywhere("listVirtualMachines", "virtualmachine", {"name": name}, _entity_key)
         return _parse("listVirtualMachines", VirtualMachine.parse, items)
 
     async def list_events(self, resource_id: str) -> list[Event]:
@@ -68,7 +75,7 @@ class Reader:
     async def list_vm_snapshots(self, vm_ids: Sequence[str]) -> list[VmSnapshot]:
         """`listVMSnapshot` takes one VM at a time, or none for all of them; an unknown VM has none."""
         if len(vm_ids) > FEW_VMS:
-            items = await self._list("listVMSnapshot", "vmSnapshot", _EVERYWHERE, None)
+            items = await self._list_everywhere("listVMSnapshot", "vmSnapshot", {}, _entity_key)
             return _parse(
                 "listVMSnapshot", VmSnapshot.parse, [one for one in items if one.get("virtualmachineid") in vm_ids]
             )
@@ -86,9 +93,12 @@ class Reader:
         return _parse("listVMSnapshot", VmSnapshot.parse, items)
 
     async def list_tags(self, resource_type: str | None, resource_id: str | None, key: str | None) -> list[Tag]:
-        where = {**_EVERYWHERE, "resourcetype": resource_type, "resourceid": resource_id, "key": key}
-        items = await self._pager.list_all("listTags", "tag", where, _tag_key)
+        where = {"resourcetype": resource_type, "resourceid": resource_id, "key": key}
+        items = await self._list_everywhere("listTags", "tag", where, _tag_key)
         return _parse("listTags", Tag.parse, items)
+
+    async def list_hosts(self, host_id: str) -> list[Host]:
+        return _parse("listHosts", Host.parse, await self._list("listHosts", "host", {"id": host_id}, None))
 
     async def list_zones(self) -> list[Zone]:
         return _parse("listZones", Zone.parse, await self._list("listZones", "zone", {}, None))
@@ -138,6 +148,16 @@ class Reader:
         chunks = [unique[start : start + IDS_PER_CALL] for start in range(0, len(unique), IDS_PER_CALL)]
         found = await asyncio.gather(*(self._list_ids(command, array, where, chunk) for chunk in chunks))
         return [item for items in found for item in items]
+
+    async def _list_everywhere(
+        self, command: str, array: str, where: Mapping[str, Any], key: Callable[[Item], str]
+    ) -> list[Item]:
+        """A list that has no owner: the accounts' own and, beside it, what lies in projects."""
+        found = await asyncio.gather(
+            self._pager.list_all(command, array, {**_EVERYWHERE, **where}, key),
+            self._pager.list_all(command, array, {**_EVERYWHERE, **_IN_PROJECTS, **where}, key),
+        )
+        return list({key(item): item for items in found for item in items}.values())
 
     async def _list_ids(self, command: str, array: str, where: Mapping[str, Any], ids: Sequence[str]) -> list[Item]:
         """Those of the ids that exist. CloudStack rejects a whole list for one unknown id (`ParamProcessWorker`), so

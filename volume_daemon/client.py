@@ -147,6 +147,11 @@ class VolumeDaemonClient:
         except VolumeDaemonError as error:
             if error.code == "device_not_found":
                 return None
+            if error.kind is ErrorKind.BROKEN_ANSWER and error.status == HTTPStatus.NOT_FOUND:
+                # The first generation answers an unknown route in plain text.
+                raise VolumeDaemonError(
+                    ErrorKind.REFUSED, "not_found", "it has no route for holders", status=error.status
+                ) from None
             raise
 
     async def end_holders(
@@ -229,7 +234,7 @@ class VolumeDaemonClient:
         except ValueError:
             data = None
         if not isinstance(data, dict):
-            raise _broken(f"HTTP {response.status} with something that is no JSON object")
+            raise _broken(f"HTTP {response.status} with something that is no JSON object", response.status)
         return response.status, data
 
     def _open(self) -> aiohttp.ClientSession:
@@ -259,13 +264,12 @@ def _parsed(status: int, data: Json, parse: Callable[[Json], T]) -> T:
 def _problem(status: int, data: Json) -> VolumeDaemonError:
     """A 4xx says that nothing was changed; a 5xx leaves it open."""
     if "code" not in data:
-        return _broken(f"HTTP {status} without a code")
+        return _broken(f"HTTP {status} without a code", status)
     kind = ErrorKind.REFUSED if status < HTTPStatus.INTERNAL_SERVER_ERROR else ErrorKind.FAILED
     text = str(data.get("detail") or data.get("title") or f"HTTP {status}")
     return VolumeDaemonError(kind, str(data["code"]), text, status=status, fields=data)
 
 
-def _broken(what: str) -> VolumeDaemonError:
-    return VolumeDaemonError(
-        ErrorKind.BROKEN_ANSWER, "volume_daemon_error", f"the Volume Daemon's answer is broken: {what}"
-    )
+def _broken(what: str, status: int | None = None) -> VolumeDaemonError:
+    text = f"the Volume Daemon's answer is broken: {what}"
+    return VolumeDaemonError(ErrorKind.BROKEN_ANSWER, "volume_daemon_error", text, status=status)

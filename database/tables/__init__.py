@@ -15,7 +15,16 @@ from database.tables.legacy import (
     vm_disks,
     vm_replication_contexts,
 )
-from database.tables.oma import oma_actions, oma_events, oma_issues, oma_jobs, oma_sequences, oma_volume_claims
+from database.tables.oma import (
+    oma_actions,
+    oma_audit,
+    oma_events,
+    oma_issues,
+    oma_jobs,
+    oma_leaks,
+    oma_sequences,
+    oma_volume_claims,
+)
 from database.tables.volume_daemon import (
     device_mappings,
     nbd_exports,
@@ -36,9 +45,11 @@ __all__ = [
     "metadata",
     "nbd_exports",
     "oma_actions",
+    "oma_audit",
     "oma_events",
     "oma_issues",
     "oma_jobs",
+    "oma_leaks",
     "oma_sequences",
     "oma_volume_claims",
     "ossea_configs",

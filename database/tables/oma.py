@@ -25,6 +25,7 @@ ACTION_STATES = (
     "MANUAL_MARKED_AS_ROLLED_BACK",
 )
 ISSUE_STATES = ("open", "resolved")
+LEAK_STATES = ("open", "gone")
 
 
 def _time(name: str, *, nullable: bool = True) -> Column[Any]:
@@ -148,10 +149,49 @@ oma_issues = own_table(
     Index("ix_oma_issues_job", "job_id", "state"),
 )
 
+oma_leaks = own_table(
+    "oma_leaks",
+    # What `force` passed and left behind, until somebody has taken care of it.
+    Column("id", String(64), primary_key=True),
+    Column("context_id", String(64), nullable=False),
+    Column("vm_name", String(255), nullable=False),
+    Column("job_id", String(64), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("target", Json, nullable=False),
+    Column("sentence", LongText, nullable=False),
+    Column("reason", LongText, nullable=False),
+    _time("since", nullable=False),
+    Column("state", Choice(*LEAK_STATES), nullable=False),
+    _time("updated_at", nullable=False),
+    Index("ix_oma_leaks_state", "state", "since", "id"),
+    Index("ix_oma_leaks_context", "context_id", "state"),
+    Index("ix_oma_leaks_job", "job_id"),
+)
+
+oma_audit = own_table(
+    "oma_audit",
+    # Append-only. Numbered by `oma_sequences` without a gap, each row hashed over its predecessor's hash.
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _time("at", nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("decision", String(64), nullable=False),
+    Column("context_id", String(64)),
+    Column("vm_name", String(255), nullable=False),
+    Column("job_id", String(64)),
+    Column("words", Json, nullable=False),
+    Column("reason", LongText),
+    Column("detail", Json, nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Index("ix_oma_audit_context", "context_id", "seq"),
+    Index("ix_oma_audit_job", "job_id", "seq"),
+)
+
 oma_sequences = own_table(
     "oma_sequences",
     # `events` numbers what happened; `fence` numbers leases over all jobs, because the Volume Daemon compares the
-    # fences of different jobs on one volume.
+    # fences of different jobs on one volume; `audit` numbers the entries of the audit.
     Column("name", String(32), primary_key=True),
     Column("value", BigInteger, nullable=False),
 )

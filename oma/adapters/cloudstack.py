@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from oma.domain.actions import Upstream
-from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent
+from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent, VmHost
 from oma.ports import Cloud, Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.client import CloudStack
 from ossea.errors import CloudStackError, ErrorKind
@@ -67,6 +67,22 @@ class CloudStackCloud(Cloud):
     async def list_marks(self) -> Sequence[Mark]:
         tags = await _translated(self._client.list_tags(resource_type="Volume", key=MARK_KEY))
         return [Mark(tag.resource_id, tag.value) for tag in tags]
+
+    async def find_host(self, vm_id: str) -> VmHost | None:
+        """`hostid` is shown of a running VM, and to root admins only (`UserVmJoinDaoImpl.newUserVmResponse`)."""
+        vms = await _translated(self._client.list_vms(ids=[vm_id]))
+        host_id = vms[0].host_id if vms else None
+        return VmHost(host_id, vms[0].host_name or "") if host_id else None
+
+    async def find_host_state(self, host_id: str) -> str | None:
+        """Whoever may not call `listHosts` is told 401, 432 or 531; then we are not told."""
+        try:
+            hosts = await _translated(self._client.list_hosts(host_id=host_id))
+        except UpstreamError as error:
+            if error.fault is Fault.REFUSED:
+                return None
+            raise
+        return hosts[0].state if hosts else None
 
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         submitted = self._client.stop_vm(vm_id, forced=forced, job_id=request_id, expires_at=expires_at)
@@ -161,6 +177,7 @@ def _volume(volume: Volume) -> CloudVolume:
         vm_state=volume.vm_state,
         device_id=volume.device_id,
         pending_job_id=volume.pending_job_id,
+        attached_at=volume.attached,
     )
 
 

@@ -10,6 +10,7 @@ from oma.domain.world import DeviceLink, DeviceScan, Mapping
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from volume_daemon.client import VolumeDaemonClient
 from volume_daemon.errors import ErrorKind, VolumeDaemonError
+from volume_daemon.holders.ended import EndOutcome
 from volume_daemon.holders.report import Holder, HolderReport, HolderState
 from volume_daemon.holders.report import ProcessId as SeenProcess
 from volume_daemon.models import FaultKind, Operation, OperationError, OperationStatus
@@ -75,6 +76,10 @@ class VolumeDaemonVolumes:
             ended = await self._client.end_holders(volume_id, seen, reason, request_id=request_id, fence=fence)
         except VolumeDaemonError as error:
             raise _upstream(error) from error
+        survived = [one.pid for tree in ended.ended if tree.outcome is EndOutcome.SURVIVED for one in tree.remaining]
+        if survived:
+            pids = ", ".join(map(str, survived))
+            raise UpstreamError(Fault.FAILED, Upstream(SYSTEM, "survived", f"{pids} did not end, not even by KILL"))
         return _holders(ended.remaining)
 
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:

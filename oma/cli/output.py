@@ -11,6 +11,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from oma.gui.words import split_command
+
+COMMAND_INDENT: Final = 4
 WIDE: Final = 10_000
 """Columns where nobody's screen is: lines are never wrapped or cut in a pipe."""
 INVISIBLE: Final = frozenset(
@@ -85,6 +88,30 @@ def _console(file: TextIO, *, plain: bool) -> Console:
         width=None if terminal else WIDE,
         legacy_windows=False,
     )
+
+
+def print_item(output: Output, mark: str, text: str, *, indent: int = 2, style: str = "") -> None:
+    """A line of data behind its mark, as `drawn_item` draws it."""
+    for part in drawn_item(output.data, mark, text, indent=indent, style=style):
+        output.print(part)
+
+
+def drawn_item(
+    console: Console, mark: str, text: str, *, indent: int = 2, style: str = ""
+) -> tuple[RenderableType, ...]:
+    """On a terminal a long line goes on under its own beginning, and a command at its end stands whole on a line.
+
+    In a pipe nothing is ever cut.
+    """
+    if not console.is_terminal:
+        line = Text(f"{' ' * indent}{mark}", style)
+        return (line.append(f" {text}", ""),)
+    before, command = split_command(text)
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(f"{' ' * indent}{mark}", style), Text(before.rstrip()))
+    return (grid, Text(f"{' ' * (indent + COMMAND_INDENT)}{command}")) if command else (grid,)
 
 
 def new_table(*columns: str) -> Table:

@@ -1,4 +1,4 @@
-"""A problem document in words: its sentence, every refusal with brief evidence, and what to do next."""
+"""A problem document in words: every reason with its evidence and its next step, and what becomes of the replica."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from oma.cli.output import Output, visible
-from oma.cli.words import guidance_lines, upstream_text
+from oma.cli.output import Output, drawn_item, visible
+from oma.cli.words import guidance_lines, state_text, upstream_once
+from oma.domain.verdict import SOURCE_OFF
+from oma.gui.evidence import evidence_lines
 
+MARK_STYLES: Final = {"error:": "bold red", "next:": "bold"}
 LONGEST_VALUE: Final = 120
 SHOWN_KEYS: Final = ("job_id", "phase", "action", "issue_id", "holder", "field", "allowed")
 
+Line = Text | tuple[str, str, int]
+"""A text as it stands, or mark, text and indent of one that may go on under its own beginning."""
 
-def problem_lines(problem: Mapping[str, Any], name: str | None = None) -> list[Text]:
-    """Error first, evidence indented under it, `next:` last."""
-    sentence = visible(problem.get("detail") or problem.get("title") or "The daemon refused without a reason.")
-    head = Text("error: ", style="bold red")
-    head.append(f"{visible(name)}: {sentence}" if name else sentence, style="default")
-    if problem.get("code"):
-        head.append(f" ({visible(problem['code'])})", style="dim")
-    lines = [head, *_refusal_lines(problem), *_candidate_lines(problem)]
-    upstream = upstream_text(problem.get("upstream"))
+
+def problem_lines(problem: Mapping[str, Any], name: str | None = None) -> list[Line]:
+    """The source VM first where it was powered off, then what is wrong, then evidence, the replica, and `next:`."""
+    refusals = [one for one in problem.get("refusals") or () if isinstance(one, Mapping)]
+    told = str(problem.get("next") or "")
+    lines: list[Line] = []
+    if problem.get("source_powered_off") or told.startswith(SOURCE_OFF):
+        lines.append(Text(SOURCE_OFF, "bold yellow"))
+    if len(refusals) > 1:
+        lines += _several_reasons(refusals, name)
+    else:
+        lines += _one_reason(problem, refusals, name)
+    lines += _candidate_lines(problem)
+    upstream = upstream_once(problem.get("upstream"), str(problem.get("detail") or ""))
     if upstream:
         lines.append(Text(f"  {upstream}"))
     lines += [
@@ -31,9 +41,12 @@ def problem_lines(problem: Mapping[str, Any], name: str | None = None) -> list[T
         for key in SHOWN_KEYS
         if problem.get(key)
     ]
-    lines += [Text(f"  {number}. {step}") for number, step in enumerate(guidance_lines(problem.get("guidance")), 1)]
-    if problem.get("next"):
-        lines.append(_next_line(problem["next"]))
+    lines += [(f"{number}.", step, 2) for number, step in enumerate(guidance_lines(problem.get("guidance")), 1)]
+    if problem.get("replica"):
+        lines.append(Text.assemble(("replica: ", "bold"), state_text(problem["replica"])))
+    next_step = told.removeprefix(SOURCE_OFF).strip()
+    if next_step and len(refusals) <= 1:
+        lines.append(("next:", visible(next_step), 0))
     if problem.get("correlation_id"):
         lines.append(Text(f"correlation id: {visible(problem['correlation_id'])}", style="dim"))
     return lines
@@ -41,28 +54,44 @@ def problem_lines(problem: Mapping[str, Any], name: str | None = None) -> list[T
 
 def complain_about(output: Output, problem: Mapping[str, Any], name: str | None = None) -> None:
     for line in problem_lines(problem, name):
-        output.complain(line)
+        if isinstance(line, Text):
+            output.complain(line)
+            continue
+        mark, text, indent = line
+        for part in drawn_item(output.notes, mark, text, indent=indent, style=MARK_STYLES.get(mark, "")):
+            output.complain(part)
 
 
-def _refusal_lines(problem: Mapping[str, Any]) -> list[Text]:
-    """The first shows only its evidence: its sentence and its next step are the problem's own."""
-    refusals = [one for one in problem.get("refusals") or () if isinstance(one, Mapping)]
-    lines: list[Text] = []
-    for number, refusal in enumerate(refusals):
-        if number > 0:
-            line = Text(f"  - {visible(refusal.get('detail', ''))}")
-            line.append(f" ({visible(refusal.get('code', ''))})", style="dim")
-            lines.append(line)
-        evidence = refusal.get("evidence")
-        if isinstance(evidence, Mapping) and evidence:
-            pairs = ", ".join(f"{visible(key)}={_brief(value)}" for key, value in evidence.items())
-            lines.append(Text(f"    {pairs}", style="dim"))
-        if number > 0 and refusal.get("next"):
-            lines.append(Text(f"    next: {visible(refusal['next'])}"))
+def _one_reason(problem: Mapping[str, Any], refusals: list[Mapping[str, Any]], name: str | None) -> list[Line]:
+    sentence = visible(problem.get("detail") or problem.get("title") or "The daemon refused without a reason.")
+    whose = f"{visible(name)}: " if name else ""
+    code = f" ({visible(problem['code'])})" if problem.get("code") else ""
+    head = ("error:", f"{whose}{sentence}{code}", 0)
+    return [head, *(line for refusal in refusals for line in _evidence(refusal, 4))]
+
+
+def _several_reasons(refusals: list[Mapping[str, Any]], name: str | None) -> list[Line]:
+    """Each with its own code, sentence, evidence and next step."""
+    whose = f"{visible(name)}: " if name else ""
+    lines: list[Line] = [("error:", f"{whose}Nothing was done, for {len(refusals)} reasons.", 0)]
+    for number, refusal in enumerate(refusals, 1):
+        sentence, code = visible(refusal.get("detail", "")), visible(refusal.get("code", ""))
+        lines.append((f"{number}.", f"{sentence} ({code})", 2))
+        lines += _evidence(refusal, 5)
+        if refusal.get("next"):
+            lines.append(("next:", visible(refusal["next"]), 5))
     return lines
 
 
-def _candidate_lines(problem: Mapping[str, Any]) -> list[Text]:
+def _evidence(refusal: Mapping[str, Any], indent: int) -> list[Line]:
+    evidence = refusal.get("evidence")
+    if not isinstance(evidence, Mapping):
+        return []
+    found = evidence_lines(evidence, str(refusal.get("detail", "")))
+    return [(f"{visible(key)}:", visible(words), indent) for key, words in found]
+
+
+def _candidate_lines(problem: Mapping[str, Any]) -> list[Line]:
     candidates = [one for one in problem.get("candidates") or () if isinstance(one, Mapping)]
     return [
         Text(
@@ -73,11 +102,11 @@ def _candidate_lines(problem: Mapping[str, Any]) -> list[Text]:
     ]
 
 
-def _next_line(step: object) -> Text:
-    return Text.assemble(("next: ", "bold"), visible(step))
-
-
 def _brief(value: object) -> str:
+    if isinstance(value, Mapping) and value.get("kind"):
+        target = value.get("target") or {}
+        whom = target.get("volume_name") or target.get("volume_id") or target.get("vm_id") or ""
+        return visible(f"{value['kind']} {whom}".strip())
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     shown = visible(text)
     return shown if len(shown) <= LONGEST_VALUE else shown[: LONGEST_VALUE - 1] + "…"

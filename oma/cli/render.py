@@ -7,26 +7,35 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from oma.cli.output import Output, new_table, print_table, visible
+from oma.cli.output import Output, new_table, print_item, print_table, visible
 from oma.cli.reading import JobView, StepView
 from oma.cli.runs import Result
-from oma.cli.words import guidance_lines, short_time, state_text, target_text, upstream_text
+from oma.cli.words import guidance_lines, short_time, state_text, target_text, upstream_once, upstream_text
 from oma.domain.states import PHASES
+from oma.domain.verdict import RUN_EXACTLY, SOURCE_OFF
 from oma.gui.words import duration_words, size_words
 
-POWERED_OFF: Final = "the source VM was powered off by this failover; start it in vCenter"
+WIDE_SCREEN: Final = 160
+"""Columns from which the table of the VMs has room for everything."""
 
 
 def print_vms(output: Output, vms: Sequence[Mapping[str, Any]]) -> None:
-    table = new_table("VM", "STATUS", "CLEAN-UP", "WHY", "VCENTER", "CONTEXT")
+    """On a narrow terminal the reason keeps its room; vCenter and context are told where a name stands twice."""
+    names = [vm["vm_name"] for vm in vms]
+    narrow = output.data.is_terminal and output.data.width < WIDE_SCREEN
+    table = new_table("VM", "STATUS", "CLEAN-UP", "WHY", *(() if narrow else ("VCENTER", "CONTEXT")))
+    if narrow:
+        for column in table.columns[:3]:
+            column.no_wrap = True
     for vm in vms:
+        place = [visible(vm["vcenter_host"]), visible(vm["context_id"])]
+        twice = f" (on {place[0]}, context {place[1]})" if narrow and names.count(vm["vm_name"]) > 1 else ""
         table.add_row(
             visible(vm["vm_name"]),
             state_text(vm["status"]),
             Text("recommended", "yellow") if vm["cleanup_recommended"] else Text("-", "dim"),
-            visible(vm["cleanup_why"]),
-            visible(vm["vcenter_host"]),
-            visible(vm["context_id"]),
+            f"{visible(vm['cleanup_why'])}{twice}",
+            *(() if narrow else place),
         )
     print_table(output, table)
 
@@ -49,13 +58,13 @@ def print_jobs(output: Output, jobs: Iterable[Mapping[str, Any]]) -> None:
 def print_job(output: Output, view: JobView) -> None:
     """One job in full: where it stands, phases with their actions, the result or the failure with what to do."""
     if (view.document.get("plan") or {}).get("source_powered_off"):
-        output.print(Text(POWERED_OFF, "bold yellow"))
+        output.print(Text(SOURCE_OFF, "bold yellow"))
     output.print(Text.assemble((f"Clean-up of {visible(view.vm_name)}: ", "bold"), state_text(view.state)))
     for name, value in _job_facts(view):
         if value:
             output.print(Text.assemble((f"  {name}: ", "dim"), value))
     for step in view.steps:
-        _print_step(output, step)
+        _print_step(output, step, str(view.error.get("detail", "")))
     _print_ending(output, view)
 
 
@@ -72,39 +81,52 @@ def _job_facts(view: JobView) -> list[tuple[str, str]]:
     ]
 
 
-def _print_step(output: Output, step: StepView) -> None:
+def _print_step(output: Output, step: StepView, failure: str) -> None:
+    """What `failure`, the sentence at the end, says is not said here too."""
     line = Text.assemble((visible(step.name), "bold"), "  ", state_text(step.status))
     if step.duration_s is not None:
         line.append(f"  {duration_words(step.duration_s)}", "dim")
     output.print(line)
-    if step.error:
+    if step.error and step.error != failure:
         output.print(Text(f"  {visible(step.error)}", "red"))
     for action in step.actions:
-        sentence = visible(action.sentence) or f"{visible(action.kind)} {target_text(action.target)}"
+        told = action.sentence if action.sentence != failure else ""
+        sentence = visible(told) or f"{visible(action.kind)} {target_text(action.target)}"
         output.print(Text.assemble("  ", state_text(action.state), "  ", sentence))
-        upstream = upstream_text((action.error or {}).get("upstream"))
+        upstream = upstream_text((action.error or {}).get("upstream")) if told else ""
         if upstream:
             output.print(Text(f"    {upstream}", "red"))
 
 
 def _print_ending(output: Output, view: JobView) -> None:
-    if view.result:
-        output.print(Text.assemble(("replica: ", "bold"), state_text(view.result.get("replica", "unknown"))))
-        if view.result.get("next"):
-            output.print(Text.assemble(("next: ", "bold"), visible(view.result["next"])))
+    failure = str(view.error.get("detail", ""))
     if view.error:
-        output.print(Text.assemble(("failed: ", "bold red"), visible(view.error.get("detail", ""))))
-        upstream = upstream_text(view.error.get("upstream"))
+        output.print(Text.assemble(("failed: ", "bold red"), visible(failure)))
+        upstream = upstream_once(view.error.get("upstream"), failure)
         if upstream:
             output.print(Text(f"  {upstream}", "red"))
     issues = view.document.get("issues") or ()
     for issue in issues:
-        output.print(Text.assemble(("issue ", "bold yellow"), visible(issue["id"]), ": ", visible(issue["title"])))
-        for number, step in enumerate(guidance_lines(issue.get("guidance")), 1):
-            output.print(Text(f"  {number}. {step}"))
+        title = "" if issue["title"] == failure else f": {visible(issue['title'])}"
+        output.print(Text.assemble(("issue ", "bold yellow"), visible(issue["id"]), title))
+        _print_guidance(output, issue.get("guidance"))
     if not issues:
-        for number, step in enumerate(guidance_lines(view.error.get("guidance")), 1):
-            output.print(Text(f"  {number}. {step}"))
+        _print_guidance(output, view.error.get("guidance"))
+    ending = view.result or view.error
+    if ending:
+        output.print(Text.assemble(("replica: ", "bold"), state_text(ending.get("replica", "unknown"))))
+        if ending.get("next"):
+            output.print(Text.assemble(("next: ", "bold"), _without_source_off(ending["next"])))
+
+
+def _print_guidance(output: Output, guidance: object) -> None:
+    for number, step in enumerate(guidance_lines(guidance), 1):
+        print_item(output, f"{number}.", step)
+
+
+def _without_source_off(next_step: object) -> str:
+    """It is said once, above everything."""
+    return visible(str(next_step).removeprefix(SOURCE_OFF).strip())
 
 
 def print_log_line(output: Output, line: Mapping[str, Any]) -> None:
@@ -116,13 +138,37 @@ def print_log_line(output: Output, line: Mapping[str, Any]) -> None:
 
 
 def print_plan(output: Output, answer: Mapping[str, Any]) -> None:
-    """A dry run: what was observed, the actions under their phases, the risks, and the digest to confirm with."""
+    """A dry run as somebody reads it at night: what becomes of the replica and what to do first, the command last."""
     plan = answer["plan"]
+    chosen = answer.get("phases") or [phase.value for phase in PHASES]
+    command = _command_in(answer.get("next", ""))
     if plan.get("source_powered_off"):
-        output.print(Text(POWERED_OFF, "bold yellow"))
+        output.print(Text(SOURCE_OFF, "bold yellow"))
     output.print(Text(visible(answer["message"]), "bold"))
+    output.print(Text.assemble(("replica afterwards: ", "bold"), state_text(answer.get("replica", "unknown"))))
+    print_item(output, "next:", _next_before(answer.get("next", ""), command), indent=0)
+    _print_list(output, "observed", plan["observed"])
+    for phase in PHASES:
+        sentences = [action["sentence"] for action in plan["actions"] if action["phase"] == phase.value]
+        if sentences and phase.value in chosen:
+            _print_list(output, phase.value, sentences)
+        elif sentences:
+            output.print(Text(f"{phase.value}: {len(sentences)} planned, not asked for", "dim"))
+    _print_volumes(output, plan["volumes"])
+    _print_list(output, "risks", plan["risks"], mark="!")
+    estimate = plan.get("estimate") or {}
+    if estimate.get("words"):
+        words = f"{visible(estimate['words'])} ({visible(estimate.get('basis', ''))})"
+        output.print(Text.assemble(("time: ", "bold"), words))
+    output.print(Text.assemble(("plan digest: ", "dim"), visible(answer["plan_digest"])))
+    if command:
+        output.print(Text("to run exactly this plan:", "bold"))
+        output.print(Text(f"  {visible(command)}"))
+
+
+def _print_volumes(output: Output, volumes: Sequence[Mapping[str, Any]]) -> None:
     table = new_table("VOLUME", "DISK", "SIZE", "IS NOW", "REVERT", "BECAUSE")
-    for volume in plan["volumes"]:
+    for volume in volumes:
         table.add_row(
             visible(volume["name"]),
             visible(volume["disk_id"]),
@@ -132,20 +178,26 @@ def print_plan(output: Output, answer: Mapping[str, Any]) -> None:
             visible(volume["revert_reason"]),
         )
     print_table(output, table)
-    _print_list(output, "observed", plan["observed"])
-    for phase in PHASES:
-        sentences = [action["sentence"] for action in plan["actions"] if action["phase"] == phase.value]
-        if sentences:
-            _print_list(output, phase.value, sentences)
-    _print_list(output, "risks", plan["risks"])
-    output.print(Text.assemble(("plan digest: ", "dim"), visible(answer["plan_digest"])))
 
 
-def _print_list(output: Output, title: str, sentences: Sequence[str]) -> None:
+def _command_in(next_step: str) -> str:
+    return next_step.partition(RUN_EXACTLY)[2]
+
+
+def _next_before(next_step: str, command: str) -> str:
+    """The command itself stands at the end, where a screen stops."""
+    told = next_step.removeprefix(SOURCE_OFF).strip()
+    if not command:
+        return visible(told)
+    before = told.partition(RUN_EXACTLY)[0]
+    return visible(f"{before}Read the plan; the command that runs exactly it is the last line.")
+
+
+def _print_list(output: Output, title: str, sentences: Sequence[str], *, mark: str = "-") -> None:
     if sentences:
         output.print(Text(f"{title}:", "bold"))
         for sentence in sentences:
-            output.print(Text(f"  - {visible(sentence)}"))
+            print_item(output, mark, visible(sentence))
 
 
 def print_summary(output: Output, results: Sequence[Result]) -> None:
@@ -159,7 +211,7 @@ def print_summary(output: Output, results: Sequence[Result]) -> None:
         table.add_row(
             visible(result.vm_name),
             state_text(result.outcome),
-            state_text(result.answer.get("replica") or "-"),
+            state_text(result.answer.get("replica") or problem.get("replica") or "-"),
             duration_words(result.answer.get("duration_seconds")) or "-",
             visible(result.job_id) or "-",
             visible(result.answer.get("next") or problem.get("next") or problem.get("detail") or ""),
@@ -169,6 +221,8 @@ def print_summary(output: Output, results: Sequence[Result]) -> None:
 
 def _print_one_result(output: Output, result: Result) -> None:
     answer = result.answer
+    if str(answer.get("next") or "").startswith(SOURCE_OFF):
+        output.print(Text(SOURCE_OFF, "bold yellow"))
     output.print(Text.assemble(visible(answer.get("message") or f"{result.vm_name}: {result.outcome}")))
     if result.outcome == "accepted":
         output.print(Text.assemble(("job: ", "bold"), visible(result.job_id)))
@@ -180,4 +234,4 @@ def _print_one_result(output: Output, result: Result) -> None:
         line.append(f"  (took {took})", "dim")
     output.print(line)
     if answer.get("next"):
-        output.print(Text.assemble(("next: ", "bold"), visible(answer["next"])))
+        output.print(Text.assemble(("next: ", "bold"), _without_source_off(answer["next"])))

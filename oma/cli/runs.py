@@ -14,6 +14,7 @@ from oma.cli.exits import Exit, exit_of_problem
 from oma.cli.follow import Pace, follow_job, get_job
 from oma.cli.reading import JobView
 from oma.cli.stream import ServerEvent
+from oma.domain.words import SILENT, Words
 
 SUBMIT_ATTEMPTS: Final = 3
 LOOK_GAP_S: Final = 0.25
@@ -30,6 +31,7 @@ class Order:
     expect_plan: str | None = None
     wait: bool = True
     at_once: int = 8
+    words: Words = SILENT
 
     def body(self) -> dict[str, Any]:
         asked = {
@@ -37,6 +39,8 @@ class Order:
             "phases": list(self.phases) if self.phases is not None else None,
             "context_id": self.context_id,
             "expect_plan": self.expect_plan,
+            **{name: value for name, value in self.words.as_json().items() if name in self.words.spoken},
+            "reason": self.words.reason,
         }
         return {key: value for key, value in asked.items() if value is not None}
 

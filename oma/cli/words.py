@@ -9,6 +9,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from oma.cli.output import visible
+from oma.gui.words import unnumbered
 
 STYLES: Final[Mapping[str, str]] = {
     "ready_for_failover": "green",
@@ -69,6 +70,15 @@ def upstream_text(upstream: object) -> str:
 
 
 def guidance_lines(guidance: object) -> list[str]:
-    if isinstance(guidance, str):
-        return [visible(guidance)]
-    return [visible(step) for step in guidance] if isinstance(guidance, list | tuple) else []
+    """The steps without numbers of their own: whoever prints them numbers them."""
+    steps = (guidance,) if isinstance(guidance, str) else guidance
+    if not isinstance(steps, list | tuple):
+        return []
+    return [visible(step) for step in unnumbered(str(one) for one in steps)]
+
+
+def upstream_once(upstream: object, sentence: str) -> str:
+    """The other system's words, or its code alone where the sentence holds them already."""
+    if isinstance(upstream, Mapping) and upstream.get("text") and str(upstream["text"]) in sentence:
+        return upstream_text({**upstream, "text": ""}).rstrip(": ")
+    return upstream_text(upstream)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from database.tables import (
+    cbt_history,
     device_mappings,
     failover_jobs,
     job_steps,
@@ -15,6 +16,7 @@ from database.tables import (
     oma_actions,
     oma_issues,
     ossea_volumes,
+    vm_disks,
 )
 from oma.demo.ledger import (
     Cloud,
@@ -34,10 +36,16 @@ from oma.domain.states import PHASES
 
 ORDER: Final = ("stopVirtualMachine", "detachVolume", "revertSnapshot", "deleteSnapshot", "attachVolume")
 """Nothing of a later kind is sent before everything of the earlier ones."""
+POWER: Final = ("stopVirtualMachine", "startVirtualMachine", "destroyVirtualMachine")
 
 
-async def faults_of_a_cleaned_vm(world: World, vm: SeededVm, *, after_call: int) -> list[str]:
-    """Content, attachments, snapshots, devices, exports, rows, and the journal against the cloud's own log."""
+async def faults_of_a_cleaned_vm(
+    world: World, vm: SeededVm, *, after_call: int, test_vm_state: str = "Destroyed"
+) -> list[str]:
+    """Content, attachments, snapshots, devices, exports, rows, and the journal against the cloud's own log.
+
+    `test_vm_state`: what has to become of the VM that the failover made.
+    """
     stack = world.stack
     cloud, ledger, calls = await asyncio.gather(
         read_cloud(stack), read_ledger(stack, vm), list_changes(stack, vm, after_call)
@@ -45,15 +53,17 @@ async def faults_of_a_cleaned_vm(world: World, vm: SeededVm, *, after_call: int)
     per_disk = await asyncio.gather(*(_faults_of_a_home_disk(world, disk, cloud, ledger) for disk in vm.disks))
     return [
         *(fault for faults in per_disk for fault in faults),
-        *_test_vm_faults(vm, cloud),
+        *_test_vm_faults(vm, cloud, test_vm_state),
+        *_change_id_faults(vm, ledger),
         *_reset_faults(vm, ledger),
         *_step_faults(ledger),
         *journal_faults(ledger, calls),
         *_order_faults(calls),
+        *_needless_faults(vm, calls, test_vm_state),
     ]
 
 
-async def faults_of_a_parked_vm(world: World, vm: SeededVm) -> list[str]:
+async def faults_of_a_parked_vm(world: World, vm: SeededVm, *, status: str = CLEANUP_REQUIRED) -> list[str]:
     """Nothing is lost: snapshots kept, status kept back, an open issue with guidance, the JobLog says so."""
     stack = world.stack
     cloud, ledger = await asyncio.gather(read_cloud(stack), read_ledger(stack, vm))
@@ -61,17 +71,22 @@ async def faults_of_a_parked_vm(world: World, vm: SeededVm) -> list[str]:
     faults += [
         f"tracking of {row['volume_name']} was cleared" for row in ledger.of(ossea_volumes) if not row["snapshot_id"]
     ]
-    if ledger.context["current_status"] != CLEANUP_REQUIRED:
-        faults.append(f"the status is {ledger.context['current_status']}, not {CLEANUP_REQUIRED}")
+    if ledger.context["current_status"] != status:
+        faults.append(f"the status is {ledger.context['current_status']}, not {status}")
     issues = [row for row in ledger.of(oma_issues) if row["state"] == "open"]
     if not issues or not all(issue["guidance"] for issue in issues):
         faults.append(f"{len(issues)} open issues with guidance")
+    return faults + joblog_faults(ledger)
+
+
+def joblog_faults(ledger: Ledger) -> list[str]:
+    """The JobLog says of the run that it parked."""
     logged = [row for row in ledger.of(job_tracking) if row["operation"] == OPERATION]
     if [row["status"] for row in logged] != ["failed"]:
-        faults.append(f"the JobLog says {[row['status'] for row in logged]}")
-    elif not str(logged[0]["error_message"]).startswith("parked: "):
-        faults.append(f"the JobLog's error is {logged[0]['error_message']!r}")
-    return faults
+        return [f"the JobLog says {[row['status'] for row in logged]}"]
+    if not str(logged[0]["error_message"]).startswith("parked: "):
+        return [f"the JobLog's error is {logged[0]['error_message']!r}"]
+    return []
 
 
 async def content_faults(world: World, vm: SeededVm, expected: dict[str, str]) -> list[str]:
@@ -102,6 +117,7 @@ async def _faults_of_a_home_disk(world: World, disk: Disk, cloud: Cloud, ledger:
         faults.append(f"{disk.name} is {volume['state']} {volume['type']} on {volume['vm_id']}")
     if cloud.has_snapshot(disk.snapshot_id):
         faults.append(f"snapshot of {disk.name} is still there")
+    faults += [f"{one}, which was not used, is gone" for one in disk.listed_ids[1:] if not cloud.has_snapshot(one)]
     return faults + _row_faults(world, disk, ledger) + await _export_faults(world, disk, ledger)
 
 
@@ -122,9 +138,13 @@ def _row_faults(world: World, disk: Disk, ledger: Ledger) -> list[str]:
 
 
 async def _export_faults(world: World, disk: Disk, ledger: Ledger) -> list[str]:
-    """The export that it had, same name, port and file; else the one that existing daemons make."""
+    """The export that it had, same name, port and file; where it had to come home, else what existing daemons make."""
     stack = world.stack
-    export = disk.story.export or Export(f"migration-vol-{disk.volume_id}")
+    export = disk.story.export
+    if export is None:
+        if disk.is_good:
+            return []
+        export = Export(f"migration-vol-{disk.volume_id}")
     path, link = export_file(export, stack.nbd_dir), stack.device_root / disk.link
     rows = [row for row in ledger.of(nbd_exports) if disk.volume_id in (row["volume_id"], row["device_mapping_uuid"])]
     found = [(row["export_name"], row["port"], row["config_path"], row["device_path"]) for row in rows]
@@ -136,11 +156,23 @@ async def _export_faults(world: World, disk: Disk, ledger: Ledger) -> list[str]:
     return []
 
 
-def _test_vm_faults(vm: SeededVm, cloud: Cloud) -> list[str]:
+def _test_vm_faults(vm: SeededVm, cloud: Cloud, wanted: str) -> list[str]:
     state = cloud.vm_state(vm.test_vm_id)
-    if vm.story.test_vm is not None and state != "Destroyed":
-        return [f"the test VM is {state}, not Destroyed"]
+    if vm.story.test_vm is not None and state != wanted:
+        return [f"the test VM is {state}, not {wanted}"]
     return []
+
+
+def _change_id_faults(vm: SeededVm, ledger: Ledger) -> list[str]:
+    """The next replication goes on from where the replica stands."""
+    stored = {row["disk_id"]: row["disk_change_id"] for row in ledger.of(vm_disks)}
+    faults = [
+        f"the change id of {disk.name} is {stored.get(disk.disk_id)}"
+        for disk in vm.disks
+        if stored.get(disk.disk_id) != vm.change_id(disk)
+    ]
+    history = len(ledger.of(cbt_history))
+    return faults + ([f"cbt_history has {history} rows"] if history != len(vm.disks) else [])
 
 
 def _reset_faults(vm: SeededVm, ledger: Ledger) -> list[str]:
@@ -148,11 +180,15 @@ def _reset_faults(vm: SeededVm, ledger: Ledger) -> list[str]:
     status, job_id = ledger.context["current_status"], ledger.context["current_job_id"]
     if (status, job_id) != (READY_FOR_FAILOVER, None):
         faults.append(f"the status is {status} with current job {job_id}")
+    # What had finished keeps its end: a person ended the drill, the failover did not fail.
+    kept, logged = (
+        one if one == "completed" else "failed" for one in (vm.story.failover_status, vm.story.joblog_status)
+    )
     faults += [
-        f"failover {row['job_id']} is {row['status']}" for row in ledger.of(failover_jobs) if row["status"] != "failed"
+        f"failover {row['job_id']} is {row['status']}" for row in ledger.of(failover_jobs) if row["status"] != kept
     ]
     failover = [row for row in ledger.of(job_tracking) if row["id"] == vm.failover_id]
-    if [row["status"] for row in failover] != ["failed"]:
+    if [row["status"] for row in failover] != [logged]:
         faults.append(f"the failover's JobLog is {[row['status'] for row in failover]}")
     running = [row["name"] for row in ledger.of(job_steps) if row["status"] == "running"]
     if running:
@@ -197,3 +233,21 @@ def _order_faults(calls: Sequence[dict[str, Any]]) -> list[str]:
     """Detached before reverted, reverted before deleted, deleted before attached."""
     places = [ORDER.index(call["command"]) for call in calls if call["command"] in ORDER]
     return [] if places == sorted(places) else [f"CloudStack was asked in the order {[ORDER[one] for one in places]}"]
+
+
+def _needless_faults(vm: SeededVm, calls: Sequence[dict[str, Any]], test_vm_state: str) -> list[str]:
+    """What CloudStack must not have got: an expunge, power for a VM that stays, anything about a disk that was good."""
+    faults = [f"CloudStack was asked to expunge by {call['command']}" for call in calls if _expunges(call)]
+    if test_vm_state != "Destroyed":
+        faults += [f"CloudStack got {call['command']}" for call in calls if call["command"] in POWER]
+    good = {disk.volume_id for disk in vm.disks if disk.is_good}
+    faults += [
+        f"{call['command']} was sent for a disk that never left the OMA"
+        for call in calls
+        if call["command"] in ORDER and call["params"].get("id") in good
+    ]
+    return faults
+
+
+def _expunges(call: dict[str, Any]) -> bool:
+    return "expunge" in call["command"].lower() or str(call["params"].get("expunge", "false")).lower() != "false"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from oma.demo.scenarios import SCENARIOS, Scenario
+from oma.demo.scenarios import GROUPS, SCENARIOS, Scenario
 from oma.demo.scenarios.base import Result
 from oma.demo.stack import Stack
 from oma.demo.story import SeededVm
@@ -26,10 +26,22 @@ class Played:
     seconds: float
 
 
-async def seed_scenarios(stack: Stack) -> tuple[World, dict[Scenario, SeededVm]]:
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """The world with its VMs. `skipped`: a sentence for each scenario that this machine can't show."""
+
+    world: World
+    vms: dict[Scenario, SeededVm]
+    skipped: tuple[str, ...]
+
+
+async def seed_scenarios(stack: Stack) -> Seeded:
     """All VMs, one after the other: the list shows them from then on."""
     world = World(stack)
-    return world, {scenario: await scenario.seed(world) for scenario in SCENARIOS}
+    lacking = await asyncio.to_thread(lambda: {scenario: scenario.missing() for scenario in SCENARIOS})
+    skipped = tuple(f"Skipped: {one.title}; it takes {what}." for one, what in lacking.items() if what is not None)
+    vms = {scenario: await scenario.seed(world) for scenario, what in lacking.items() if what is None}
+    return Seeded(world, vms, skipped)
 
 
 async def play_scenarios(world: World, vms: dict[Scenario, SeededVm]) -> AsyncIterator[Played]:
@@ -54,24 +66,29 @@ async def _play(world: World, scenario: Scenario, vm: SeededVm) -> Played:
 
 
 def build_table(played: Sequence[Played]) -> Table:
-    """In the order of the scenarios, whichever ended first."""
+    """By kind, in the order of the scenarios, whichever ended first."""
     table = Table(title="How each VM ended")
     for name in ("scenario", "VM", "expected", "got", "replica"):
         table.add_column(name, overflow="fold")
     table.add_column("s", justify="right")
     table.add_column("")
+    kinds = {scenario: kind for kind, group in GROUPS for scenario in group}
+    shown = ""
     for one in sorted(played, key=lambda each: SCENARIOS.index(each.scenario)):
-        mark = Text("as it should", style="green") if one.result.good else Text("WRONG", style="bold red")
-        table.add_row(
-            one.scenario.title,
-            Text(one.scenario.vm_name),
-            one.scenario.expected,
-            one.result.got,
-            one.result.replica,
-            f"{one.seconds:.1f}",
-            mark,
-        )
+        kind = kinds.get(one.scenario, "")
+        if kind != shown:
+            table.add_section()
+            table.add_row(Text(kind, style="bold"))
+            shown = kind
+        table.add_row(*_cells(one))
     return table
+
+
+def _cells(played: Played) -> tuple[str | Text, ...]:
+    scenario, result = played.scenario, played.result
+    mark = Text("as it should", style="green") if result.good else Text("WRONG", style="bold red")
+    told = (scenario.title, Text(scenario.vm_name), scenario.expected, result.got, result.replica)
+    return (*told, f"{played.seconds:.1f}", mark)
 
 
 def describe_faults(played: Sequence[Played]) -> list[str]:

@@ -18,30 +18,22 @@ from database.tables import (
     nbd_exports,
     ossea_configs,
     ossea_volumes,
-    replication_jobs,
     vm_disks,
     vm_replication_contexts,
 )
-from oma.demo.story import MIB, Disk, Export, Place, SeededVm, uid
+from oma.demo.replications import insert_replications
+from oma.demo.story import MIB, Disk, Export, Place, SeededVm, Tracking, uid
 
 GIB: Final = 1024 * MIB
 
 
 def insert_vm(connection: Connection, vm: SeededVm, oma_vm_id: str, device_root: Path, nbd_dir: Path) -> None:
-    """Everything about one VM. The configuration must be there."""
-    config_id = connection.execute(select(ossea_configs.c.id)).scalar_one()
-    replicated_at = vm.begun_at - timedelta(hours=1)
-    _insert(
-        connection,
-        replication_jobs,
-        id=vm.replication_id,
-        vm_context_id=vm.context_id,
-        status="completed",
-        change_id=f"52 de c0 d9/{vm.replication_id[-6:]}",
-        started_at=replicated_at - timedelta(minutes=30),
-        completed_at=replicated_at,
-        updated_at=replicated_at,
-    )
+    """Everything about one VM. The configuration that its story names must be there."""
+    config_id = None
+    if vm.story.config is not None:
+        query = select(ossea_configs.c.id).where(ossea_configs.c.name == vm.story.config)
+        config_id = connection.execute(query).scalar_one()
+    insert_replications(connection, vm)
     _insert(
         connection,
         vm_replication_contexts,
@@ -71,6 +63,8 @@ def insert_vm(connection: Connection, vm: SeededVm, oma_vm_id: str, device_root:
             _insert(connection, device_mappings, **mapping)
         if disk.story.export is not None:
             _insert_export(connection, vm, disk, device_root, nbd_dir)
+    if vm.story.claimed_by is not None:
+        _insert_claim(connection, vm, config_id)
 
 
 def mapping_of(vm: SeededVm, disk: Disk, oma_vm_id: str, device_root: Path) -> dict[str, Any] | None:
@@ -80,6 +74,7 @@ def mapping_of(vm: SeededVm, disk: Disk, oma_vm_id: str, device_root: Path) -> d
         return None
     home = place is Place.OMA
     vm_id = oma_vm_id if home else vm.foreign_vm_id if place is Place.FOREIGN_VM else vm.test_vm_id
+    tracked = disk.tracked_in(Tracking.MAPPINGS)
     return {
         "id": uid("mapping", disk.volume_id),
         "volume_uuid": disk.volume_id,
@@ -92,6 +87,8 @@ def mapping_of(vm: SeededVm, disk: Disk, oma_vm_id: str, device_root: Path) -> d
         "cloudstack_state": "attached",
         "linux_state": "detected" if home else "n/a",
         "size": disk.story.size_bytes,
+        "ossea_snapshot_id": tracked,
+        "snapshot_status": "ready" if tracked else "none",
     }
 
 
@@ -123,7 +120,8 @@ def _insert_failover(connection: Connection, vm: SeededVm) -> None:
         job_type=story.job_type,
         status=story.failover_status,
         source_vm_name=vm.name,
-        destination_vm_id=vm.test_vm_id if story.test_vm else None,
+        destination_vm_id=vm.test_vm_id if story.test_vm and story.recorded else None,
+        ossea_snapshot_id=next((one for disk in vm.disks if (one := disk.tracked_in(Tracking.FAILOVER))), None),
         created_at=vm.begun_at,
         updated_at=vm.begun_at,
         started_at=vm.begun_at,
@@ -167,22 +165,10 @@ def _insert_failover(connection: Connection, vm: SeededVm) -> None:
     )
 
 
-def _insert_disk(connection: Connection, vm: SeededVm, disk: Disk, config_id: int) -> None:
-    done = connection.execute(
-        insert(ossea_volumes).values(
-            vm_context_id=vm.context_id,
-            volume_id=disk.volume_id,
-            volume_name=disk.name,
-            size_gb=max(1, disk.story.size_bytes // GIB),
-            ossea_config_id=config_id,
-            volume_type="DATADISK",
-            status="attached" if disk.story.place is Place.OMA else "detached",
-            snapshot_id=disk.tracked_id,
-            snapshot_status="ready",
-            snapshot_created_at=vm.snapshot_at,
-        )
-    )
-    (volume_row_id,) = done.inserted_primary_key or (None,)
+def _insert_disk(connection: Connection, vm: SeededVm, disk: Disk, config_id: int | None) -> None:
+    volume_row_id = None
+    if disk.number < len(vm.disks) - vm.story.rows_missing:
+        volume_row_id = _insert_volume(connection, vm, disk, config_id)
     _insert(
         connection,
         vm_disks,
@@ -193,9 +179,49 @@ def _insert_disk(connection: Connection, vm: SeededVm, disk: Disk, config_id: in
         unit_number=disk.number,
         capacity_bytes=disk.story.size_bytes,
         ossea_volume_id=volume_row_id,
-        disk_change_id=f"52 de c0 d9/{disk.number}",
+        disk_change_id=vm.change_id(disk),
         sync_status="completed",
         bytes_synced=disk.story.size_bytes,
+        created_at=vm.replicated_at,
+        updated_at=vm.replicated_at,
+    )
+
+
+def _insert_volume(connection: Connection, vm: SeededVm, disk: Disk, config_id: int | None) -> int:
+    tracked = disk.tracked_in(Tracking.VOLUMES)
+    done = connection.execute(
+        insert(ossea_volumes).values(
+            vm_context_id=vm.context_id,
+            volume_id=disk.volume_id,
+            volume_name=disk.name,
+            size_gb=max(1, disk.story.size_bytes // GIB),
+            ossea_config_id=config_id,
+            volume_type="DATADISK",
+            status="attached" if disk.story.place is Place.OMA else "detached",
+            snapshot_id=tracked,
+            snapshot_status="ready" if tracked else "none",
+            snapshot_created_at=vm.begun_at + timedelta(seconds=90) if tracked else None,
+        )
+    )
+    (row_id,) = done.inserted_primary_key or (None,)
+    if row_id is None:
+        raise RuntimeError("the database gave the new row no number")
+    return int(row_id)
+
+
+def _insert_claim(connection: Connection, vm: SeededVm, config_id: int | None) -> None:
+    """Another VM's records name this one's first volume as theirs."""
+    first = vm.disks[0]
+    _insert(
+        connection,
+        ossea_volumes,
+        vm_context_id=f"ctx-{uid('context', vm.story.vcenter, vm.story.claimed_by)}",
+        volume_id=first.volume_id,
+        volume_name=first.name,
+        size_gb=1,
+        ossea_config_id=config_id,
+        volume_type="DATADISK",
+        status="detached",
     )
 
 

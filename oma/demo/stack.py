@@ -22,13 +22,19 @@ from database.door import Door
 from database.tables import ossea_configs, vm_replication_contexts
 from oma.demo.operator import Operator
 from oma.demo.programs import Program
+from oma.demo.story import CONFIG, RETIRED
 from oma.demo.threads import in_thread
+from ossea.credentials import Endpoint
 from ossea.simulator.admin_client import AdminClient
 
 HOST: Final = "127.0.0.1"
 OMA_VM_ID: Final = "0a11ce00-0000-4000-8000-000000000001"
+RETIRED_OMA_ID: Final = "0a11ce00-0000-4000-8000-000000000002"
+"""Last year's appliance: it is still there, and stopped."""
 OPEN_PORTS: Final = (20_000, 32_000)
 """Below the range from which systems take ports for outgoing connections."""
+MOST_DISKS: Final = 1000
+"""All VMs of the demo, and of a whole test session, share one OMA: more disks than a real one may have."""
 READY_TIMEOUT_S: Final = 30.0
 READY_PAUSE_S: Final = 0.05
 
@@ -81,6 +87,8 @@ class Stack:
     admin: AdminClient
     door: Door
     operator: Operator
+    endpoint: Endpoint
+    """The cloud as its owner's own tools reach it."""
     oma_vm_id: str = OMA_VM_ID
 
     async def ready(self) -> None:
@@ -141,12 +149,13 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
             admin=admin,
             door=door,
             operator=operator,
+            endpoint=Endpoint(api_url, key, secret),
         )
         exits.push_async_callback(stack.stop_programs)
         for program in programs:
             await program.start()
-        if options.simulator:
-            await admin.put_settings(**options.simulator)
+        await admin.put_settings(**{"max_data_disks": MOST_DISKS, **options.simulator})
+        await admin.seed(vms=[{"id": RETIRED_OMA_ID, "name": "retired-oma", "state": "Stopped"}])
         await stack.ready()
         yield stack
 
@@ -214,6 +223,8 @@ def _lay_out(directory: Path, url: str, ports: Ports, settings: Mapping[str, Map
             "device_root": str(layout.device_root),
             "nbd_config_dir": str(layout.nbd_dir),
             "oma_url": f"http://{HOST}:{ports.oma}",
+            # Many machines hide their first process even from root; what the demo starts can be read.
+            "holder_scope": "readable",
         },
     }
     for name, values in settings.items():
@@ -257,14 +268,16 @@ def _require_empty(connection: Connection) -> None:
 
 
 def _seed_config(connection: Connection, api_url: str, key: str, secret: str) -> None:
-    connection.execute(
-        insert(ossea_configs).values(
-            name="demo",
-            api_url=api_url,
-            api_key=key,
-            secret_key=secret,
-            zone="zone-1",
-            oma_vm_id=OMA_VM_ID,
-            is_active=True,
+    """The active one, and last year's."""
+    for name, oma_vm_id in ((CONFIG, OMA_VM_ID), (RETIRED, RETIRED_OMA_ID)):
+        connection.execute(
+            insert(ossea_configs).values(
+                name=name,
+                api_url=api_url,
+                api_key=key,
+                secret_key=secret,
+                zone="zone-1",
+                oma_vm_id=oma_vm_id,
+                is_active=name == CONFIG,
+            )
         )
-    )

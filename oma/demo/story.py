@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,14 +9,18 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from oma.domain.world import serial_of
+from oma.workflow.vm_names import TEST_VM_INFIX, sanitise
 
 MIB: Final = 1 << 20
 SPACE: Final = UUID("6f3b0f0e-7a51-4c1e-9d3a-0d4f5b1c9e77")
 FIRST_VCENTER: Final = "vcenter-a.example.net"
 SECOND_VCENTER: Final = "vcenter-b.example.net"
+CONFIG: Final = "demo"
+"""The configuration that names this OMA."""
+RETIRED: Final = "last-year"
+"""A configuration that is no longer active; it names an appliance that was replaced."""
 DEAD_FOR: Final = timedelta(hours=2)
 """Since when a dead failover has been dead: longer than `guards.alive_s` by far."""
-LONGEST_VM_NAME: Final = 63
 
 
 class Place(StrEnum):
@@ -42,9 +44,39 @@ class Export:
     """A line that somebody added to the file by hand."""
 
 
+class Tracking(StrEnum):
+    """Where existing installations wrote a snapshot's id down."""
+
+    VOLUMES = "ossea_volumes"
+    MAPPINGS = "device_mappings"
+    FAILOVER = "failover_jobs"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStory:
+    """A snapshot of a disk as CloudStack shows it, and where its id was written down."""
+
+    tracked_in: Tracking = Tracking.VOLUMES
+    after: timedelta = timedelta(seconds=90)
+    """Made so long after the failover began."""
+    state: str = "BackedUp"
+    size_bytes: int | None = None
+    """None: the volume's."""
+    listed: bool = True
+    """False: somebody deleted it, and its id is still written down."""
+
+
+TRACKED: Final = SnapshotStory()
+
+
 @dataclass(frozen=True, slots=True)
 class DiskStory:
     place: Place = Place.TEST_VM
+    snapshots: tuple[SnapshotStory, ...] = (TRACKED,)
+    """The first one holds the content that a clean-up has to bring back."""
+    written: bool = True
+    """Whether anything wrote to it since; False: its content is still the replication's."""
     export: Export | None = None
     stale_mapping: bool = False
     """The Volume Daemon's row still says that a free volume hangs on the test VM."""
@@ -56,11 +88,22 @@ class DiskStory:
 Steps = tuple[tuple[str, str], ...]
 """Name and status of the failover's JobLog steps, in order."""
 
+POWER_OFF: Final = ("source-vm-power-off", "completed")
 SNAPSHOT: Final = ("multi-volume-snapshot", "completed")
 INJECTION: Final = ("virtio-driver-injection", "completed")
 CREATION: Final = ("vm-creation", "completed")
 ATTACHMENT: Final = ("volume-attachment", "completed")
 STARTUP: Final = ("vm-startup-and-validation", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationStory:
+    """A replication after the one that the failover began from; the times count from the failover's begin."""
+
+    status: str = "completed"
+    started: timedelta = timedelta(minutes=30)
+    ended: timedelta | None = timedelta(minutes=40)
+    """None: it runs, and its row was touched just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +120,23 @@ class VmStory:
     steps: Steps = (SNAPSHOT, INJECTION, CREATION, ATTACHMENT, STARTUP)
     test_vm: str | None = "Running"
     """State of the VM that the failover made; None: it made none."""
+    was_started: bool | None = None
+    """Whether CloudStack's event log shows a start of it; None: where it is running."""
+    recorded: bool = True
+    """Whether the failover wrote that VM's id down."""
+    own_root: bool = False
+    """That VM still has the root volume that it was made with."""
     alive: bool = False
     """Its JobLog was written to just now."""
+    replications: tuple[ReplicationStory, ...] = ()
+    stored_change_id: bool = False
+    """A replication that has no other trace stored a change id after the snapshots."""
+    rows_missing: int = 0
+    """So many of the last disks have no row in `ossea_volumes`."""
+    claimed_by: str | None = None
+    """Name of another VM whose records name this one's first volume too."""
+    config: str | None = CONFIG
+    """Name of the configuration that its rows refer to; None: they refer to none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +147,33 @@ class Disk:
     story: DiskStory
     name: str
     volume_id: str
-    snapshot_id: str
-    tracked_id: str
+    snapshot_ids: tuple[str, ...]
+    """As many as the story has snapshots, in their order."""
+    other_id: str | None = None
+    """The foreign snapshot that is tracked for it by mistake."""
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot that it goes back to; empty where it has none."""
+        return self.snapshot_ids[0] if self.snapshot_ids else ""
+
+    @property
+    def is_good(self) -> bool:
+        """It never left the OMA, and nothing but the replication wrote to it."""
+        return self.story.place is Place.OMA and not self.story.written
+
+    @property
+    def listed_ids(self) -> tuple[str, ...]:
+        """Snapshots that CloudStack shows."""
+        pairs = zip(self.snapshot_ids, self.story.snapshots, strict=True)
+        return tuple(one for one, story in pairs if story.listed)
+
+    def tracked_in(self, place: Tracking) -> str | None:
+        """The id that stands in this place."""
+        if place is Tracking.VOLUMES and self.other_id is not None:
+            return self.other_id
+        pairs = zip(self.snapshot_ids, self.story.snapshots, strict=True)
+        return next((one for one, story in pairs if story.tracked_in is place), None)
 
     @property
     def disk_id(self) -> str:
@@ -122,8 +205,9 @@ class SeededVm:
         return self.story.name
 
     @property
-    def snapshot_at(self) -> datetime:
-        return self.begun_at + timedelta(seconds=90)
+    def replicated_at(self) -> datetime:
+        """When the replication ended that the failover began from."""
+        return self.begun_at - timedelta(hours=1)
 
     @property
     def last_sign_at(self) -> datetime:
@@ -134,8 +218,12 @@ class SeededVm:
         """Everything of it that a CloudStack call could name."""
         own = {self.test_vm_id, self.foreign_vm_id}
         for disk in self.disks:
-            own |= {disk.volume_id, disk.snapshot_id}
+            own |= {disk.volume_id, *disk.snapshot_ids}
         return frozenset(own)
+
+    def change_id(self, disk: Disk) -> str:
+        """What the disk's next replication goes on from."""
+        return f"52 de c0 d9/{disk.number}-{len(self.story.replications)}"
 
     @property
     def volume_ids(self) -> tuple[str, ...]:
@@ -158,7 +246,7 @@ def cast(story: VmStory, now: datetime) -> SeededVm:
         failover_id=f"failover-{uid('failover', *key)}",
         replication_id=f"job-{uid('replication', *key)}",
         test_vm_id=uid("test vm", *key),
-        test_vm_name=build_test_vm_name(story.name, begun_at),
+        test_vm_name=sanitise(f"{story.name}{TEST_VM_INFIX}{int(begun_at.timestamp())}"),
         foreign_vm_id=uid("foreign vm", *key),
         begun_at=begun_at,
         disks=tuple(
@@ -167,16 +255,13 @@ def cast(story: VmStory, now: datetime) -> SeededVm:
                 story=disk,
                 name=f"{story.name}-disk-{number}",
                 volume_id=uid("volume", *key, number),
-                snapshot_id=uid("snapshot", *key, number),
-                tracked_id=uid("snapshot", story.vcenter, disk.tracked or story.name, 0 if disk.tracked else number),
+                snapshot_ids=tuple(_snapshot_id(key, number, at) for at in range(len(disk.snapshots))),
+                other_id=_snapshot_id((story.vcenter, disk.tracked), 0, 0) if disk.tracked else None,
             )
             for number, disk in enumerate(story.disks)
         ),
     )
 
 
-def build_test_vm_name(vm_name: str, begun_at: datetime) -> str:
-    """As existing installations name test VMs: a host name that ends in the failover's Unix time."""
-    plain = unicodedata.normalize("NFKC", f"{vm_name}-test-{int(begun_at.timestamp())}").lower()
-    name = re.sub(r"-+", "-", re.sub(r"[^a-z0-9-]", "-", plain)).strip("-")
-    return (f"vm-{name}" if name[:1].isdigit() else name)[:LONGEST_VM_NAME]
+def _snapshot_id(key: tuple[str, str], number: int, at: int) -> str:
+    return uid("snapshot", *key, number, at)

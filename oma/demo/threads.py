@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+WAIT_S: Final = 10.0
+PAUSE_S: Final = 0.01
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -18,3 +21,12 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
+
+
+def wait_until(happened: Callable[[], bool], otherwise: str) -> None:
+    """Blocks. Raises `RuntimeError` with the sentence where it has not happened in good time."""
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        if time.monotonic() > deadline:
+            raise RuntimeError(otherwise)
+        time.sleep(PAUSE_S)

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from oma.demo.rows import export_file, export_text, insert_vm
 from oma.demo.stack import Stack
-from oma.demo.story import Disk, Place, SeededVm, VmStory, cast
+from oma.demo.story import MIB, Disk, Place, SeededVm, SnapshotStory, VmStory, cast
 
 
 @dataclass(slots=True)
@@ -31,8 +31,8 @@ class World:
         """
         vm = cast(story, datetime.now(UTC))
         admin = self.stack.admin
-        await admin.seed(vms=self._vms(vm), volumes=self._volumes(vm), snapshots=self._snapshots(vm))
-        await asyncio.gather(*(self._overwrite(vm, disk) for disk in vm.disks))
+        await admin.seed(vms=self._vms(vm), volumes=self._volumes(vm))
+        await asyncio.gather(*(self._seed_content(vm, disk) for disk in vm.disks))
         await asyncio.to_thread(self._write_exports, vm)
         await self.stack.door.write(lambda connection: self._insert(connection, vm))
         return vm
@@ -40,12 +40,25 @@ class World:
     async def seed_all(self, stories: Iterable[VmStory]) -> list[SeededVm]:
         return [await self.seed(story) for story in stories]
 
-    async def _overwrite(self, vm: SeededVm, disk: Disk) -> None:
+    async def look_again(self, vm: SeededVm) -> None:
+        """Somebody else wrote to its disks: what is there now is what a refusal has to leave."""
+        for volume_id in vm.volume_ids:
+            self.found[volume_id] = await self.stack.admin.volume_hash(volume_id)
+
+    async def _seed_content(self, vm: SeededVm, disk: Disk) -> None:
+        """The first snapshot keeps the replication's content, each later one what was written before it."""
         admin = self.stack.admin
-        self.good[disk.volume_id] = await admin.snapshot_hash(disk.snapshot_id)
-        await admin.write(disk.volume_id, offset=0, fill=f"written during the failover of {vm.name}/{disk.number}")
+        self.good[disk.volume_id] = await admin.volume_hash(disk.volume_id)
+        for at, (snapshot_id, snapshot) in enumerate(zip(disk.snapshot_ids, disk.story.snapshots, strict=True)):
+            if at:
+                await admin.write(disk.volume_id, offset=0, fill=f"before snapshot {at} of {vm.name}/{disk.number}")
+            await admin.seed(snapshots=[_snapshot(vm, disk, snapshot_id, snapshot)])
+            if not snapshot.listed:
+                await admin.delete_snapshot(snapshot_id)
+        if disk.story.written:
+            await admin.write(disk.volume_id, offset=0, fill=f"written during the failover of {vm.name}/{disk.number}")
         self.found[disk.volume_id] = await admin.volume_hash(disk.volume_id)
-        if self.found[disk.volume_id] == self.good[disk.volume_id]:
+        if disk.story.written and self.found[disk.volume_id] == self.good[disk.volume_id]:
             raise RuntimeError(f"the content of {disk.name} was not overwritten")
 
     def _insert(self, connection: Connection, vm: SeededVm) -> None:
@@ -64,12 +77,15 @@ class World:
         created = vm.begun_at.isoformat()
         if vm.story.test_vm is not None:
             made.append({"id": vm.test_vm_id, "name": vm.test_vm_name, "state": vm.story.test_vm, "created": created})
+            if vm.story.was_started is not None:
+                made[-1]["started"] = vm.story.was_started
         if any(disk.story.place is Place.FOREIGN_VM for disk in vm.disks):
             made.append({"id": vm.foreign_vm_id, "name": "somebody-elses-vm", "state": "Running", "created": created})
         return made
 
     def _volumes(self, vm: SeededVm) -> list[dict[str, Any]]:
-        return [
+        made = [{"name": f"ROOT-{vm.test_vm_name}", "size_bytes": MIB, "vm_id": vm.test_vm_id, "device_id": 0}]
+        return (made if vm.story.own_root else []) + [
             {
                 "id": disk.volume_id,
                 "name": disk.name,
@@ -93,16 +109,16 @@ class World:
             case Place.NOWHERE:
                 return {}
 
-    def _snapshots(self, vm: SeededVm) -> list[dict[str, Any]]:
-        return [
-            {
-                "id": disk.snapshot_id,
-                "volume_id": disk.volume_id,
-                "name": f"multi-test-failover-{disk.name}",
-                "created": vm.snapshot_at.isoformat(),
-            }
-            for disk in vm.disks
-        ]
+
+def _snapshot(vm: SeededVm, disk: Disk, snapshot_id: str, snapshot: SnapshotStory) -> dict[str, Any]:
+    return {
+        "id": snapshot_id,
+        "volume_id": disk.volume_id,
+        "name": f"multi-test-failover-{disk.name}",
+        "created": (vm.begun_at + snapshot.after).isoformat(),
+        "state": snapshot.state,
+        "size_bytes": snapshot.size_bytes or disk.story.size_bytes,
+    }
 
 
 CD_SLOT = 3

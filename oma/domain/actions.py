@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
+from uuid import UUID, uuid5
 
+from oma.domain.holders import ProcessId
 from oma.domain.states import ActionState, Phase
 
 
@@ -24,6 +26,21 @@ class ActionKind(StrEnum):
     ATTACH_VOLUME = "attach_volume"
     DESTROY_VM = "destroy_vm"
     RESET_RECORDS = "reset_records"
+
+
+ACTION_NOUNS: Final[dict[ActionKind, str]] = {
+    ActionKind.SET_MARKER: "marking",
+    ActionKind.CLEAR_MARKER: "unmarking",
+    ActionKind.STOP_VM: "stop",
+    ActionKind.END_HOLDER: "end of the holders",
+    ActionKind.DETACH_VOLUME: "detach",
+    ActionKind.REVERT_SNAPSHOT: "revert",
+    ActionKind.DELETE_SNAPSHOT: "deletion of the snapshot",
+    ActionKind.ATTACH_VOLUME: "attach",
+    ActionKind.DESTROY_VM: "removal of the test VM",
+    ActionKind.RESET_RECORDS: "reset",
+}
+"""What operators call it: "the revert of …"."""
 
 
 class Strategy(StrEnum):
@@ -84,6 +101,10 @@ KIND_RULES: Final[dict[ActionKind, KindRule]] = {
 }
 
 
+VOLUME_DAEMON_KINDS: Final = frozenset({ActionKind.DETACH_VOLUME, ActionKind.ATTACH_VOLUME})
+"""Carried out by the Volume Daemon, which asks CloudStack itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What an action is done to; ids are CloudStack's UUIDs."""
@@ -92,6 +113,8 @@ class Target:
     volume_name: str | None = None
     vm_id: str | None = None
     snapshot_id: str | None = None
+    processes: tuple[ProcessId, ...] = ()
+    """Of an injection that is ended: the root of its tree as it was seen, then those of it that hold the device."""
 
     def get_volume_id(self) -> str:
         """Raises `ValueError` when the target names no volume: a journal row that makes no sense."""
@@ -103,12 +126,19 @@ class Target:
     def get_snapshot_id(self) -> str:
         return _required(self.snapshot_id, "snapshot")
 
-    def as_json(self) -> dict[str, str]:
+    def get_root(self) -> ProcessId:
+        """The root of the process tree that is ended."""
+        if not self.processes:
+            raise ValueError("the action's target names no process")
+        return self.processes[0]
+
+    def as_json(self) -> dict[str, Any]:
         pairs = (
             ("volume_id", self.volume_id),
             ("volume_name", self.volume_name),
             ("vm_id", self.vm_id),
             ("snapshot_id", self.snapshot_id),
+            ("processes", [one.as_json() for one in self.processes] or None),
         )
         return {key: value for key, value in pairs if value is not None}
 
@@ -119,6 +149,7 @@ class Target:
             volume_name=data.get("volume_name"),
             vm_id=data.get("vm_id"),
             snapshot_id=data.get("snapshot_id"),
+            processes=tuple(ProcessId.from_json(one) for one in data.get("processes", ())),
         )
 
 
@@ -171,7 +202,7 @@ class Upstream:
 class Action:
     """A journaled call that changes the world.
 
-    `id` is chosen before the call and travels with it: the Volume Daemon's Idempotency-Key, CloudStack's `customjobid`.
+    `id` is chosen before the first attempt; `request_id` travels with the call.
     """
 
     id: str
@@ -190,6 +221,25 @@ class Action:
     evidence: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     sentence: str = ""
+
+    @property
+    def request_id(self) -> str:
+        """The Volume Daemon's Idempotency-Key, CloudStack's `customjobid`: `id`, and uuid5(id, n) for attempt n.
+
+        The Volume Daemon derives ids for its own further attempts in the same way from the key that it was given;
+        a new operation of ours must not meet one of those.
+        """
+        if self.attempt == 1:
+            return self.id
+        words = f"operation {self.attempt}" if self.kind in VOLUME_DAEMON_KINDS else str(self.attempt)
+        return str(uuid5(UUID(self.id), words))
+
+    @property
+    def words(self) -> str:
+        """`the revert of pgtest1-disk-0`."""
+        target = self.target
+        name = target.volume_name or target.volume_id or target.vm_id or target.snapshot_id or "the records"
+        return f"the {ACTION_NOUNS[self.kind]} of {name}"
 
     def with_remote_id(self, remote_id: str, sent_at: datetime) -> Action:
         return replace(self, remote_id=remote_id, sent_at=sent_at)

@@ -2,7 +2,7 @@
 
 A list of changes is committed in ONE transaction together with the events that they make.
 
-Every change but `JobQueued` is guarded by the job's lease and fence; who holds a stale one writes nothing.
+Every change but `JobQueued` and `JobResumed` is guarded by the job's lease and fence: a stale one writes nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 from oma.domain.actions import Action
 from oma.domain.issues import Issue
+from oma.domain.leaks import Leak
 from oma.domain.plan import Plan
 from oma.domain.states import ActionState, JobState, LogLevel, Phase, StepStatus
+from oma.domain.words import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,13 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepEnded:
-    """`skipped` may come without a start."""
+    """`skipped` may come without a start. `line`: what the log says where the sentence stands there already."""
 
     phase: Phase
     status: StepStatus
     sentence: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,14 @@ class ActionEnded:
     sentence: str
     evidence: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeakTracked:
+    """Something that `force` passed and that is left behind; stands beside the end of the action that it is about."""
+
+    leak: Leak
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +163,15 @@ class JobEnded:
     """The run's end: parked, completed, failed or cancelled. Also ends the `job_tracking` row.
 
     Parked keeps the VM's place (no second run); the others give it free. The lease is given back.
+    `summary`: what the VM's `last_operation_summary` says from now on; None leaves it alone. The time of the last
+    complete clean-up (`completed_at`) stays in it.
     """
 
     state: JobState
     sentence: str
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +190,7 @@ Change = (
     | ActionOverdue
     | ActionEnded
     | ActionSkipped
+    | LeakTracked
     | PointOfNoReturnPassed
     | IssueOpened
     | Noted
@@ -198,5 +213,20 @@ class JobQueued:
     idempotency_key: str | None
     correlation_id: str
     requested_by: str
+    at: datetime
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobResumed:
+    """A parked job goes back to the queue; with `words.force` the open issues that `force` passes are resolved.
+
+    The failed actions that may be done again are released for another attempt; everything else stays as it was.
+    """
+
+    job_id: str
+    actor: str
+    words: Words
+    idempotency_key: str | None
     at: datetime
     sentence: str

@@ -150,18 +150,19 @@ class OmaError(Exception):
 
 
 class Refused(OmaError):
-    """The guards refused; nothing was touched. `refusals` lists all reasons, the first gives the code."""
+    """The guards refused; nothing was touched. `refusals` lists all reasons, the first gives the code.
+
+    `fields` may say more than the first reason's own `next`.
+    """
 
     def __init__(self, refusals: tuple[Refusal, ...], **fields: Any) -> None:
         first = refusals[0]
-        super().__init__(
-            first.code,
-            first.sentence,
-            next=first.next_step,
-            evidence=first.evidence,
-            refusals=[refusal.as_json() for refusal in refusals],
-            **fields,
-        )
+        told = {
+            "next": first.next_step,
+            "evidence": first.evidence,
+            "refusals": [refusal.as_json() for refusal in refusals],
+        }
+        super().__init__(first.code, first.sentence, **{**told, **fields})
         self.refusals = refusals
 
 

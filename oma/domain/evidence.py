@@ -33,7 +33,8 @@ class GuardLimits:
 class SnapshotFacts:
     """What CloudStack shows for one tracked snapshot id, and where the id was found."""
 
-    volume_id: str
+    volume_id: str | None
+    """None: a failover's row tracks it, and CloudStack shows it on none of this VM's volumes."""
     snapshot_id: str
     tracked_in: tuple[str, ...]
     cloud: CloudSnapshot | Unanswered | None
@@ -103,5 +104,5 @@ class Evidence:
     def get_facts(self, volume_id: str) -> VolumeFacts:
         return next(facts for facts in self.volumes if facts.volume_id == volume_id)
 
-    def snapshots_of(self, volume_id: str) -> tuple[SnapshotFacts, ...]:
+    def snapshots_of(self, volume_id: str | None) -> tuple[SnapshotFacts, ...]:
         return tuple(facts for facts in self.snapshots if facts.volume_id == volume_id)

@@ -8,6 +8,10 @@ from oma.domain.actions import ActionKind, Target
 
 LOOK: Final[dict[ActionKind, tuple[str, ...]]] = {
     ActionKind.STOP_VM: ("See how the test VM stands: cs listVirtualMachines id={vm_id}",),
+    ActionKind.END_HOLDER: (
+        "See who holds the device now: curl http://127.0.0.1:8090/api/v1/volumes/{volume_id}/holders",
+        "A process that KILL does not end hangs in the kernel: restart the OMA when nothing else runs there",
+    ),
     ActionKind.DETACH_VOLUME: (
         "See where CloudStack shows the volume: cs listVolumes id={volume_id} listall=true",
         "See whether its VM carries a VM snapshot, which forbids a detach: cs listVMSnapshot virtualmachineid={vm_id}",

@@ -18,6 +18,13 @@ class ProcessId:
     pid: int
     start_ticks: int
 
+    def as_json(self) -> dict[str, int]:
+        return {"pid": self.pid, "start_ticks": self.start_ticks}
+
+    @classmethod
+    def from_json(cls, data: dict[str, int]) -> ProcessId:
+        return cls(data["pid"], data["start_ticks"])
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceHolder:
@@ -42,11 +49,15 @@ class DeviceHolder:
 
     @property
     def sentence(self) -> str:
-        """Who it is, in a few words: `process 4711 (qemu-nbd …) since …`."""
-        who = (
-            f"process {self.process.pid} ({self.command or self.name})" if self.process else f"{self.words} {self.name}"
-        )
-        return f"{who} since {self.since.isoformat(timespec='seconds')}" if self.since else who
+        """Who it is and since when: `process 4711 (qemu-nbd …) since …`."""
+        return f"{self.who} since {self.since.isoformat(timespec='seconds')}" if self.since else self.who
+
+    @property
+    def who(self) -> str:
+        """Without its time, for what has to be the same from scan to scan: seconds computed from ticks may differ."""
+        if self.process is not None and self.kind == "process":
+            return f"process {self.process.pid} ({self.command or self.name})"
+        return f"{self.words} {self.name}"
 
     @property
     def words(self) -> str:
@@ -61,6 +72,7 @@ class DeviceHolder:
             "command": self.command,
             "since": self.since.isoformat() if self.since else None,
             "role": self.role,
+            "tree": self.tree.as_json() if self.tree else None,
             "endable": self.endable,
             "why_not": self.why_not,
             "namespace": self.namespace,

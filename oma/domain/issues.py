@@ -16,11 +16,22 @@ class Severity(StrEnum):
     OTHER = "other"
 
 
+FORCED: Final = "FORCED"
+"""The resolution of an issue that a person passed by `force`; what it was about is tracked as a leak."""
+
 SLA: Final[dict[Severity, timedelta]] = {
     Severity.CRITICAL: timedelta(hours=4),
     Severity.STANDARD: timedelta(hours=24),
     Severity.OTHER: timedelta(hours=72),
 }
+
+
+DESTROYED_VM_HOLDS_VOLUME: Final = "destroyed_vm_holds_volume"
+MOOT: Final = "MOOT"
+"""How an issue about the world ends: its cause is gone."""
+WORLD_KINDS: Final = frozenset({DESTROYED_VM_HOLDS_VOLUME})
+"""Kinds of issues that are about the world, not about a run: a guard refuses while they hold, and a later plan that no
+longer finds their cause closes them."""
 
 
 @dataclass(frozen=True, slots=True)

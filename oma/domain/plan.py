@@ -60,7 +60,7 @@ class VolumePlan:
 
 @dataclass(frozen=True, slots=True)
 class TestVmPlan:
-    """The test VM that this failover left behind."""
+    """The VM that this failover left behind."""
 
     __test__ = False
 
@@ -69,13 +69,27 @@ class TestVmPlan:
     state: str
     known_by: str
     """How it is known to be this failover's own."""
+    kept: bool = False
+    """It is emptied and left: a live failover's VM is never destroyed."""
 
-    def as_json(self) -> dict[str, str]:
-        return {"vm_id": self.vm_id, "name": self.name, "state": self.state, "known_by": self.known_by}
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "vm_id": self.vm_id,
+            "name": self.name,
+            "state": self.state,
+            "known_by": self.known_by,
+            "kept": self.kept,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TestVmPlan:
-        return cls(vm_id=data["vm_id"], name=data["name"], state=data["state"], known_by=data["known_by"])
+        return cls(
+            vm_id=data["vm_id"],
+            name=data["name"],
+            state=data["state"],
+            known_by=data["known_by"],
+            kept=data.get("kept", False),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,8 @@ class Plan:
     """What was observed, one sentence each."""
     risks: tuple[str, ...]
     source_powered_off: bool = False
+    left_alone: tuple[str, ...] = ()
+    """A sentence about every VM that may be left over and is not touched; it stands in `next` when the run ended."""
 
     def get_volume(self, volume_id: str) -> VolumePlan:
         return next(volume for volume in self.volumes if volume.volume_id == volume_id)
@@ -106,7 +122,7 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over what would be done and the state that it rests on, in canonical JSON."""
         body = self.as_json()
-        for key in ("observed", "risks", "plan_digest"):
+        for key in ("observed", "risks", "left_alone", "plan_digest"):
             body.pop(key, None)
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -126,6 +142,7 @@ class Plan:
             "observed": list(self.observed),
             "risks": list(self.risks),
             "source_powered_off": self.source_powered_off,
+            "left_alone": list(self.left_alone),
         }
 
     @classmethod
@@ -144,4 +161,5 @@ class Plan:
             observed=tuple(data["observed"]),
             risks=tuple(data["risks"]),
             source_powered_off=data["source_powered_off"],
+            left_alone=tuple(data.get("left_alone", ())),
         )

@@ -6,10 +6,12 @@ Times are aware and in UTC. None of these rows proves anything alone (section "F
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from oma.domain.actions import Action
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+"""The earliest meaning of a time that lies in the future: it may have been any."""
 CLEANUP_REQUIRED = "cleanup_required"
 READY_FOR_FAILOVER = "ready_for_failover"
 SYSTEM_DISK_ID = "disk-2000"
@@ -204,10 +206,15 @@ class VmRecords:
     read_at: datetime | None = None
     """The database's own clock."""
     change_ids: tuple[ChangeIdRecord, ...] = ()
-    """Newest first, as far back as they can matter."""
+    """Of `replications`, newest first."""
     doubtful_times: tuple[DoubtfulTime, ...] = ()
     last_run_failed: bool = False
     """The newest ended or parked run of ours on this VM did not come to a good end."""
+    running_jobs: tuple[JobLogRecord, ...] = ()
+    """Running `job_tracking` rows of this VM that are neither ours nor an open failover's own: a rollback, a clean-up
+    of somebody else, a job that a closed failover left running."""
+    world_issue_ids: tuple[str, ...] = ()
+    """Open issues about the world alone: a guard refuses while they hold, so they don't ask for a resolution."""
 
     def joblog_of(self, failover: FailoverRecord) -> JobLogRecord | None:
         return next((row for row in self.joblog if row.job_id == failover.job_id), None)

@@ -82,10 +82,12 @@ ACTION_TRANSITIONS: Final[dict[ActionState, frozenset[ActionState]]] = {
             ActionState.ROLLBACK_FAILED,
             ActionState.MANUAL_MARKED_AS_EXECUTED,
             ActionState.MANUAL_MARKED_AS_ROLLED_BACK,
+            ActionState.SKIPPED,
         }
     ),
     ActionState.EXECUTION_FAILED: frozenset(
         {
+            ActionState.PLANNED,
             ActionState.STARTED,
             ActionState.ROLLED_BACK,
             ActionState.MANUAL_MARKED_AS_EXECUTED,

@@ -27,6 +27,8 @@ class CloudVolume:
     vm_state: str | None = None
     device_id: int | None = None
     pending_job_id: str | None = None
+    attached_at: datetime | None = None
+    """When it was attached to the VM that holds it now."""
 
     @property
     def is_root(self) -> bool:
@@ -70,6 +72,14 @@ class CloudVm:
     @property
     def is_gone(self) -> bool:
         return self.state in GONE_VM_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class VmHost:
+    """The hypervisor that a VM runs on."""
+
+    id: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,8 @@ class Unanswered:
     question: str
     asked: str
     reason: str
+    code: str | None = None
+    """The other side's own code, where it answered with an error."""
 
     def as_json(self) -> dict[str, str]:
         return {"question": self.question, "asked": self.asked, "reason": self.reason}

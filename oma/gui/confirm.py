@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 from oma.domain.actions import PlannedAction
-from oma.domain.errors import TITLES, Code, OmaError, Refused
+from oma.domain.errors import TITLES, Code, OmaError, Refusal, Refused
+from oma.domain.estimate import Estimate
 from oma.domain.jobs import CleanupRequest
 from oma.domain.plan import Plan
 from oma.domain.states import PHASES, Phase
+from oma.domain.verdict import SOURCE_OFF, of_error
+from oma.domain.words import Words
 from oma.gui import urls, words
 from oma.gui.estate import VmRow, build_row
-from oma.service import cleanup
+from oma.gui.evidence import evidence_lines
+from oma.gui.offers import Offer, force_offer, form_fields, offers_for
 from oma.service.deps import Deps
+from oma.service.dry_run import dry_run
 from oma.service.queries import VmView
 
 EXPLAINED: Final = frozenset({Code.CLEANUP_IN_PROGRESS, Code.NEEDS_RESOLUTION})
 """Errors that belong on this page beside the guards' refusals: somebody or something has the VM."""
+WORD_NAMES: Final = {
+    "force": "force",
+    "end_test": "end the drill",
+    "end_holders": "end the driver injection",
+    "destination_vm_id": "empty this VM",
+    "snapshots": "go back to the named snapshots",
+    "resume": "resume",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +54,78 @@ class ShownPhase:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """Either a plan with its digest, or refusals."""
+    """Either a plan with its digest, or refusals.
+
+    `changes`: what differs from the plan that was confirmed; nothing was started then. `said` are the words of a
+    person that this plan or these refusals stand under.
+    """
 
     vm: VmRow
     confirm_url: str
     plan: Plan | None
+    estimate: Estimate | None
     digest: str
     phases: tuple[ShownPhase, ...]
     refusals: tuple[ShownRefusal, ...]
-    changed: bool
-    """The plan is another than the one that somebody confirmed; nothing was started."""
+    offers: tuple[Offer, ...]
+    said: tuple[str, ...]
+    reason: str
+    fields: tuple[tuple[str, str], ...]
+    replica: words.Badge
+    source_off: bool
+    changes: tuple[str, ...] = ()
 
 
-async def build_confirmation(deps: Deps, vm: VmView, expected: str | None) -> Confirmation:
-    """Observes and judges without changing anything."""
-    context = vm.records.context
-    asked = CleanupRequest(vm_name=context.vm_name, context_id=context.context_id, dry_run=True)
-    plan: Plan | None = None
-    refusals: tuple[ShownRefusal, ...] = ()
+async def build_confirmation(deps: Deps, vm: VmView, asked: CleanupRequest, stale: Refused | None) -> Confirmation:
+    """Observes and judges without changing anything. `stale`: why the plan that was confirmed is not run."""
+    changes = _changes(stale)
     try:
-        plan = await cleanup.plan_cleanup(deps, asked)
+        shown = await dry_run(deps, asked)
     except OmaError as error:
-        refusals = refusals_of(error)
-        if not refusals:
+        if not isinstance(error, Refused) and error.code not in EXPLAINED:
             raise
-    digest = plan.digest if plan else ""
+        return _refused(vm, asked.words, error, changes)
+    plan = shown.plan
+    offers = (force_offer(asked.words),) if vm.records.last_run_failed and not asked.words.force else ()
     return Confirmation(
-        vm=build_row(vm, None),
-        confirm_url=urls.confirm_url(context.context_id),
         plan=plan,
-        digest=digest,
-        phases=build_phases(plan) if plan else (),
-        refusals=refusals,
-        changed=expected is not None and expected != digest,
+        estimate=shown.estimate,
+        digest=plan.digest,
+        phases=build_phases(plan),
+        refusals=(),
+        offers=offers,
+        replica=words.REPLICA_BADGES["ready"],
+        source_off=plan.source_powered_off,
+        changes=changes,
+        **_common(vm, asked.words),
     )
+
+
+def _refused(vm: VmView, said: Words, error: OmaError, changes: tuple[str, ...]) -> Confirmation:
+    names = {volume.volume_id: volume.volume_name for volume in vm.records.volumes}
+    verdict = of_error(error.code.value, error.fields)
+    return Confirmation(
+        plan=None,
+        estimate=None,
+        digest="",
+        phases=(),
+        refusals=refusals_of(error),
+        offers=offers_for(error.refusals, said, names) if isinstance(error, Refused) else (),
+        replica=words.REPLICA_BADGES[verdict.replica.value],
+        source_off=verdict.next.startswith(SOURCE_OFF),
+        changes=changes,
+        **_common(vm, said),
+    )
+
+
+def _common(vm: VmView, said: Words) -> dict[str, Any]:
+    return {
+        "vm": build_row(vm, None),
+        "confirm_url": urls.confirm_url(vm.records.context.context_id),
+        "said": tuple(WORD_NAMES[name] for name in said.spoken),
+        "reason": said.reason or "",
+        "fields": form_fields(said),
+    }
 
 
 def build_phases(plan: Plan) -> tuple[ShownPhase, ...]:
@@ -86,45 +136,39 @@ def build_phases(plan: Plan) -> tuple[ShownPhase, ...]:
 
 
 def refusals_of(error: OmaError) -> tuple[ShownRefusal, ...]:
-    """The reasons that this error carries; none where it belongs on a page of its own."""
+    """The reasons that this error carries; one without refusals is told by its own sentence."""
     if isinstance(error, Refused):
-        return tuple(
-            ShownRefusal(
-                code=refusal.code.value,
-                title=TITLES[refusal.code],
-                sentence=refusal.sentence,
-                next_step=refusal.next_step,
-                evidence=evidence_words(refusal.evidence),
-            )
-            for refusal in error.refusals
-        )
-    if error.code not in EXPLAINED:
-        return ()
+        return tuple(_shown_refusal(refusal) for refusal in error.refusals)
     job_id = error.fields.get("job_id")
     return (
         ShownRefusal(
             code=error.code.value,
             title=error.title,
             sentence=error.sentence,
-            next_step=str(error.fields.get("next", "")),
+            next_step=_without_source_off(str(error.fields.get("next", ""))),
             evidence=(),
             job_url=urls.job_url(job_id) if isinstance(job_id, str) else None,
         ),
     )
 
 
-def evidence_words(evidence: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Evidence is JSON; nested values are shown as such, plain ones as they stand."""
-    return tuple((key.replace("_", " "), _as_words(value)) for key, value in evidence.items())
+def _shown_refusal(refusal: Refusal) -> ShownRefusal:
+    return ShownRefusal(
+        code=refusal.code.value,
+        title=TITLES[refusal.code],
+        sentence=refusal.sentence,
+        next_step=refusal.next_step,
+        evidence=evidence_lines(refusal.evidence, refusal.sentence),
+    )
 
 
-def _as_words(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str | int | float):
-        return str(value)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value) or "none"
-    return json.dumps(value, ensure_ascii=False, default=str)
+def _without_source_off(sentence: str) -> str:
+    """The page says it once, above everything."""
+    return sentence.removeprefix(SOURCE_OFF).strip()
+
+
+def _changes(stale: Refused | None) -> tuple[str, ...]:
+    if stale is None:
+        return ()
+    told = stale.refusals[0].evidence.get("changed")
+    return tuple(str(one) for one in told) if isinstance(told, list) and told else (stale.sentence,)

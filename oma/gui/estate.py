@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from oma.domain.jobs import Job
+from oma.domain.jobs import OPERATION, Job
 from oma.domain.records import READY_FOR_FAILOVER, VmRecords
 from oma.domain.states import JobState, phase_seq
+from oma.domain.verdict import GOOD, SOURCE_OFF, was_source_powered_off
 from oma.gui import urls, words
 from oma.ports import ContextFilter, Page
 from oma.service import queries
@@ -18,6 +20,7 @@ from oma.service.queries import VmView
 
 PAGE_SIZE: Final = 50
 LONGEST_FILTER: Final = 255
+RUNS: Final = frozenset({JobState.QUEUED, JobState.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,14 @@ class RunningJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownVerdict:
+    """What the VM's last run came to; `next_step` is empty where nothing has to be done."""
+
+    badge: words.Badge
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True)
 class VmRow:
     """One VM on the page. `confirm_url` is None where no clean-up is recommended."""
 
@@ -64,6 +75,8 @@ class VmRow:
     open_issues: int
     job: RunningJob | None
     confirm_url: str | None
+    verdict: ShownVerdict | None
+    source_off: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +140,30 @@ def build_row(view: VmView, job: Job | None) -> VmRow:
         open_issues=len(records.open_issue_ids),
         job=_running(job) if job is not None else None,
         confirm_url=urls.confirm_url(context.context_id) if view.need.recommended else None,
+        verdict=None if job is not None and job.state in RUNS else find_verdict(records),
+        source_off=was_source_powered_off(records),
     )
+
+
+def find_verdict(records: VmRecords) -> ShownVerdict | None:
+    """The verdict of the last run of ours; None where there was none, or a failover has begun since."""
+    summary = records.context.last_operation_summary or {}
+    badge = words.REPLICA_BADGES.get(str(summary.get("replica")))
+    if badge is None or summary.get("operation") != OPERATION or not _is_newest(records, summary):
+        return None
+    told = str(summary.get("next") or "").removeprefix(SOURCE_OFF).strip()
+    return ShownVerdict(badge, "" if told == GOOD else told)
+
+
+def _is_newest(records: VmRecords, summary: Mapping[str, object]) -> bool:
+    newest, at = records.newest_failover, summary.get("ended_at") or summary.get("completed_at")
+    begun = newest.created_at or newest.started_at if newest else None
+    if newest is None:
+        return True
+    try:
+        return begun is not None and isinstance(at, str) and begun <= datetime.fromisoformat(at)
+    except (TypeError, ValueError):
+        return False
 
 
 def _why(view: VmView) -> str:
@@ -145,7 +181,7 @@ def count_snapshots(records: VmRecords) -> int:
 
 def _running(job: Job) -> RunningJob:
     badge = words.JOB_BADGES[job.state]
-    runs = job.state in (JobState.QUEUED, JobState.RUNNING)
+    runs = job.state in RUNS
     if job.phase is None:
         return RunningJob(urls.job_url(job.id), badge, "waits for its turn" if runs else "", 0, runs)
     seq = phase_seq(job.phase)

@@ -7,6 +7,7 @@ application's problem middleware as a document that is shown as a page.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -15,14 +16,18 @@ from appliance.web import correlation_id_of
 from oma.domain.errors import Code, OmaError, Refused
 from oma.domain.events import EventType
 from oma.domain.jobs import CleanupRequest
+from oma.domain.spoken import LONGEST_REASON
+from oma.domain.words import SILENT, Words
 from oma.gui.confirm import build_confirmation
 from oma.gui.estate import build_estate, read_filters
+from oma.gui.offers import read_form
 from oma.gui.problem_page import show_problems_as_pages
 from oma.gui.progress import build_progress
 from oma.gui.rendering import Renderer
-from oma.gui.urls import confirm_url, job_url
-from oma.service import cleanup, queries
+from oma.gui.urls import job_url
+from oma.service import cleanup, control, queries
 from oma.service.deps import Deps
+from oma.service.queries import VmView
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -44,6 +49,7 @@ def add_routes(app: web.Application, deps: Deps) -> None:
     app.router.add_get("/vms/{context_id}/cleanup", pages.show_confirmation)
     app.router.add_post("/vms/{context_id}/cleanup", pages.start_cleanup)
     app.router.add_get("/jobs/{job_id}", pages.show_job)
+    app.router.add_post("/jobs/{job_id}/resume", pages.resume_job)
     app.router.add_get("/static/{name}", pages.show_asset)
     app.middlewares.insert(0, show_problems_as_pages(pages.renderer))
 
@@ -62,14 +68,15 @@ class _Pages:
 
     async def show_confirmation(self, request: web.Request) -> web.Response:
         vm = await queries.get_vm_of_context(self.deps, request.match_info["context_id"])
-        confirmation = await build_confirmation(self.deps, vm, request.query.get("expected"))
-        return self.renderer.page("confirm.html", confirmation=confirmation)
+        return await self._confirmation(vm, _asked(request, vm, SILENT))
 
     async def start_cleanup(self, request: web.Request) -> web.Response:
-        """Runs exactly the plan that was shown, or shows why not."""
+        """Shows the plan under the words that were said, or runs exactly the plan that was shown."""
         vm = await queries.get_vm_of_context(self.deps, request.match_info["context_id"])
-        context = vm.records.context
         form = await request.post()
+        asked = _asked(request, vm, read_form(form))
+        if form.get("look"):
+            return await self._confirmation(vm, asked)
         expect_plan = form.get("expect_plan")
         if not isinstance(expect_plan, str) or not expect_plan:
             raise OmaError(
@@ -77,20 +84,13 @@ class _Pages:
                 "The form does not say which plan was confirmed; open the confirmation page again.",
                 field="expect_plan",
             )
-        asked = CleanupRequest(
-            vm_name=context.vm_name,
-            context_id=context.context_id,
-            expect_plan=expect_plan,
-            requested_by=REQUESTED_BY,
-            correlation_id=correlation_id_of(request),
-        )
         try:
             # Somebody looks at the browser: a volume in transition is shown, not waited for.
-            job = await cleanup.submit_cleanup(self.deps, asked, patience_s=0.0)
+            job = await cleanup.submit_cleanup(self.deps, replace(asked, expect_plan=expect_plan), patience_s=0.0)
         except Refused as refused:
             if refused.code is not Code.PLAN_STALE:
                 raise
-            return _see_other(confirm_url(context.context_id, expected=expect_plan))
+            return await self._confirmation(vm, asked, refused)
         except OmaError as error:
             running = await self._same_plan_running(error, expect_plan)
             if running is None:
@@ -98,9 +98,19 @@ class _Pages:
             return _see_other(job_url(running))
         return _see_other(job_url(job.id))
 
+    async def _confirmation(self, vm: VmView, asked: CleanupRequest, stale: Refused | None = None) -> web.Response:
+        confirmation = await build_confirmation(self.deps, vm, replace(asked, dry_run=True), stale)
+        return self.renderer.page("confirm.html", confirmation=confirmation, longest_reason=LONGEST_REASON)
+
     async def show_job(self, request: web.Request) -> web.Response:
         progress = await build_progress(self.deps, request.match_info["job_id"])
-        return self.renderer.page("job.html", progress=progress, event_types=JOB_EVENTS)
+        return self.renderer.page("job.html", progress=progress, event_types=JOB_EVENTS, longest_reason=LONGEST_REASON)
+
+    async def resume_job(self, request: web.Request) -> web.Response:
+        """A parked run goes on, with force where a person said so."""
+        words = replace(read_form(await request.post()), resume=True)
+        job = await control.resume_job(self.deps, request.match_info["job_id"], words, actor=REQUESTED_BY)
+        return _see_other(job_url(job.id))
 
     async def show_asset(self, request: web.Request) -> web.Response:
         asset = self.renderer.find_asset(request.match_info["name"])
@@ -120,6 +130,17 @@ class _Pages:
             return None
         job = await queries.get_job(self.deps, job_id)
         return job.id if job.request.expect_plan == expect_plan else None
+
+
+def _asked(request: web.Request, vm: VmView, words: Words) -> CleanupRequest:
+    context = vm.records.context
+    return CleanupRequest(
+        vm_name=context.vm_name,
+        context_id=context.context_id,
+        requested_by=REQUESTED_BY,
+        correlation_id=correlation_id_of(request),
+        words=words,
+    )
 
 
 def _see_other(url: str) -> web.Response:

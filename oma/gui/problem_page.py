@@ -14,9 +14,10 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
 
-from oma.domain.errors import Code
-from oma.gui import urls
-from oma.gui.confirm import evidence_words
+from oma.domain.errors import TITLES, Code
+from oma.domain.verdict import SOURCE_OFF
+from oma.gui import urls, words
+from oma.gui.evidence import evidence_lines
 from oma.gui.rendering import Renderer
 
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -24,6 +25,7 @@ OWN_HEADERS: Final = frozenset({"content-type", "content-length", "transfer-enco
 NO_SUCH_ADDRESS: Final = "not_found"
 """The code of an address that no route has; an unknown VM or job has a code of its own."""
 API_PREFIX: Final = "/api/"
+TITLE_OF_CODE: Final = {code.value: title for code, title in TITLES.items()}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,6 +52,8 @@ class ShownProblem:
     back_url: str
     back_words: str
     job_url: str | None
+    source_off: bool
+    replica: words.Badge | None
 
 
 def show_problems_as_pages(renderer: Renderer) -> Middleware:
@@ -79,7 +83,9 @@ def wants_page(request: web.Request) -> bool:
 
 def build_problem(document: dict[str, Any], status: int, path: str) -> ShownProblem:
     code = str(document.get("code", ""))
-    sentence, next_step = str(document.get("detail", "")), str(document.get("next", ""))
+    told = str(document.get("next", ""))
+    source_off = told.startswith(SOURCE_OFF)
+    sentence, next_step = str(document.get("detail", "")), told.removeprefix(SOURCE_OFF).strip()
     if code == NO_SUCH_ADDRESS:
         sentence = "There is no page at this address."
         next_step = "The estate lists every VM."
@@ -96,20 +102,22 @@ def build_problem(document: dict[str, Any], status: int, path: str) -> ShownProb
         back_url=back_url,
         back_words=back_words,
         job_url=urls.job_url(job_id) if isinstance(job_id, str) and code != Code.JOB_NOT_FOUND.value else None,
+        source_off=source_off,
+        replica=words.REPLICA_BADGES.get(str(document.get("replica"))),
     )
 
 
 def _further_reasons(document: dict[str, Any]) -> tuple[ShownReason, ...]:
-    """All refusals; one alone is told by the document's own sentence."""
+    """All refusals with their evidence; the document's own sentence is that of the first."""
     refusals = document.get("refusals")
-    if not isinstance(refusals, list) or len(refusals) <= 1:
+    if not isinstance(refusals, list):
         return ()
     return tuple(
         ShownReason(
-            title=str(refusal.get("code", "")).replace("_", " "),
+            title=TITLE_OF_CODE.get(str(refusal.get("code")), "Another reason"),
             sentence=str(refusal.get("detail", "")),
             next_step=str(refusal.get("next", "")),
-            evidence=evidence_words(refusal.get("evidence") or {}),
+            evidence=evidence_lines(refusal.get("evidence") or {}, str(refusal.get("detail", ""))),
         )
         for refusal in refusals
         if isinstance(refusal, dict)

@@ -8,10 +8,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from oma.domain.actions import Action, Target
+from oma.domain.forcing import is_forcible
 from oma.domain.issues import Issue
 from oma.domain.jobs import Job, LogLine, Step
 from oma.domain.states import PHASES, JobState, Phase, phase_seq
+from oma.domain.verdict import SOURCE_OFF
+from oma.domain.words import SILENT
 from oma.gui import urls, words
+from oma.gui.offers import RESUME, Offer, force_offer
 from oma.service import queries
 from oma.service.answers import duration_s
 from oma.service.deps import Deps
@@ -57,6 +61,15 @@ class ShownFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownIssue:
+    """`title` is what it is about, where the failure above does not say the same already."""
+
+    issue: Issue
+    title: str
+    guidance: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """One job, ready to be shown. `ended` stops the live updates."""
 
@@ -72,7 +85,10 @@ class Progress:
     next_step: str
     message: str
     failure: ShownFailure | None
-    issues: tuple[Issue, ...]
+    issues: tuple[ShownIssue, ...]
+    resume: Offer | None
+    """How a parked run may go on by a person's word; None where something has to be settled first."""
+    resume_url: str
     log: tuple[LogLine, ...]
     log_is_cut: bool
     vm_url: str
@@ -85,7 +101,8 @@ async def build_progress(deps: Deps, job_id: str) -> Progress:
     view = await queries.get_job_view(deps, job_id)
     lines, is_cut = await _read_log_tail(deps, job_id)
     job = view.job
-    result = job.result or {}
+    result, failure = job.result or {}, build_failure(job)
+    ending = result or job.error or {}
     return Progress(
         job=job,
         badge=words.JOB_BADGES[job.state],
@@ -94,12 +111,14 @@ async def build_progress(deps: Deps, job_id: str) -> Progress:
         done_phases=_done_phases(job),
         duration_s=duration_s(job, deps.clock.now()),
         duration_lead=_duration_lead(job.state),
-        phases=build_phases(view, deps.clock.now()),
-        replica=_replica(job, result),
-        next_step=str(result.get("next", "")),
+        phases=build_phases(view, deps.clock.now(), failure),
+        replica=_replica(job, ending),
+        next_step=str(ending.get("next", "")).removeprefix(SOURCE_OFF).strip(),
         message=str(result.get("message", "")),
-        failure=build_failure(job),
-        issues=view.issues,
+        failure=failure,
+        issues=build_issues(view.issues, failure),
+        resume=resume_offer(job, view.issues),
+        resume_url=f"{urls.job_url(job.id)}/resume",
         log=lines,
         log_is_cut=is_cut,
         vm_url=urls.estate_url(q=job.vm_name),
@@ -108,26 +127,63 @@ async def build_progress(deps: Deps, job_id: str) -> Progress:
     )
 
 
-def build_phases(view: JobView, now: datetime) -> tuple[ShownPhase, ...]:
+def build_issues(issues: tuple[Issue, ...], failure: ShownFailure | None) -> tuple[ShownIssue, ...]:
+    """What stands above them already is not said again."""
+    said = failure.sentence if failure else ""
+    return tuple(
+        ShownIssue(issue, "" if issue.title == said else issue.title, words.unnumbered(issue.guidance))
+        for issue in issues
+    )
+
+
+def resume_offer(job: Job, issues: tuple[Issue, ...]) -> Offer | None:
+    """Without an open issue it just goes on; past issues that force may pass only with a reason."""
+    if job.state is not JobState.PARKED or not all(is_forcible(issue) for issue in issues):
+        return None
+    return force_offer(SILENT) if issues else RESUME
+
+
+def build_phases(view: JobView, now: datetime, failure: ShownFailure | None = None) -> tuple[ShownPhase, ...]:
     """All five, begun or not."""
     steps = {step.phase: step for step in view.steps}
+    shown = _Shown(view, now, failure)
     return tuple(
-        _shown_phase(phase, steps.get(phase), [action for action in view.actions if action.phase is phase], view, now)
+        _shown_phase(phase, steps.get(phase), [action for action in view.actions if action.phase is phase], shown)
         for phase in PHASES
     )
 
 
-def _shown_phase(phase: Phase, step: Step | None, actions: list[Action], view: JobView, now: datetime) -> ShownPhase:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the phases are shown of, and beside what."""
+
+    view: JobView
+    now: datetime
+    failure: ShownFailure | None
+
+    def once(self, sentence: str) -> str:
+        """Nothing, where the failure at the top of the page says it already."""
+        failure = self.failure
+        if failure is None or not sentence:
+            return sentence
+        text = sentence.partition(": ")[2] or sentence
+        told = sentence in (failure.sentence, failure.upstream) or text in failure.sentence
+        return "" if told else sentence
+
+
+def _shown_phase(phase: Phase, step: Step | None, actions: list[Action], shown: _Shown) -> ShownPhase:
     running = step is not None and step.started_at is not None and step.completed_at is None
+    duration = step.duration_s if step else None
+    job = shown.view.job
     return ShownPhase(
         seq=phase_seq(phase),
         phase=phase,
         title=words.PHASE_TITLES[phase],
         badge=words.STEP_BADGES[step.status] if step else WAITING,
-        duration_s=_open_duration_s(step, now) if step and running else step.duration_s if step else None,
-        actions=tuple(_shown_action(action) for action in actions),
-        error=(step.error_message or "") if step else "",
-        is_current=view.job.state is JobState.RUNNING and view.job.phase is phase,
+        duration_s=_open_duration_s(step, shown.now) if step and running else duration,
+        actions=tuple(_shown_action(action, shown) for action in actions),
+        error=shown.once((step.error_message or "") if step else ""),
+        is_current=job.state is JobState.RUNNING and job.phase is phase,
     )
 
 
@@ -135,18 +191,22 @@ def _open_duration_s(step: Step, now: datetime) -> float | None:
     return None if step.started_at is None else (now - step.started_at).total_seconds()
 
 
-def _shown_action(action: Action) -> ShownAction:
+def _shown_action(action: Action, shown: _Shown) -> ShownAction:
     ended = action.ended_at is not None and action.intent_at is not None
     return ShownAction(
         badge=words.ACTION_BADGES[action.state],
         kind=action.kind.value,
         target=target_words(action.target),
-        sentence=action.sentence,
-        error=error_words(action.error),
+        sentence=shown.once(action.sentence) or capital(action.words),
+        error=shown.once(error_words(action.error)),
         duration_s=(action.ended_at - action.intent_at).total_seconds()
         if ended and action.ended_at and action.intent_at
         else None,
     )
+
+
+def capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def target_words(target: Target) -> str:
@@ -169,23 +229,32 @@ def upstream_words(upstream: dict[str, Any]) -> str:
     return f"{head}: {upstream.get('text', '')}" if head else str(upstream.get("text", ""))
 
 
+def _upstream_once(upstream: dict[str, Any], sentence: str) -> str:
+    """Its code alone, where the sentence holds its text already."""
+    text = str(upstream.get("text") or "")
+    if text and text in sentence:
+        return upstream_words({**upstream, "text": ""}).rstrip(": ")
+    return upstream_words(upstream)
+
+
 def build_failure(job: Job) -> ShownFailure | None:
     error = job.error
     if not error:
         return None
     upstream = error.get("upstream")
     guidance = error.get("guidance") or ()
+    steps = (guidance,) if isinstance(guidance, str) else tuple(str(step) for step in guidance)
     return ShownFailure(
         sentence=str(error.get("detail", f"The clean-up ended {job.state.value}.")),
         code=str(error.get("code", "")),
         where=" · ".join(str(error[key]) for key in ("phase", "action") if isinstance(error.get(key), str)),
-        upstream=upstream_words(upstream) if isinstance(upstream, dict) else "",
-        guidance=(guidance,) if isinstance(guidance, str) else tuple(str(step) for step in guidance),
+        upstream=_upstream_once(upstream, str(error.get("detail", ""))) if isinstance(upstream, dict) else "",
+        guidance=words.unnumbered(steps),
     )
 
 
-def _replica(job: Job, result: dict[str, Any]) -> words.Badge | None:
-    replica = result.get("replica")
+def _replica(job: Job, ending: dict[str, Any]) -> words.Badge | None:
+    replica = ending.get("replica")
     if replica is None and job.state is not JobState.COMPLETED:
         return None
     return words.REPLICA_BADGES.get(str(replica), words.REPLICA_BADGES["unknown"])

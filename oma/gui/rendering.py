@@ -59,6 +59,7 @@ class Renderer:
         environment.globals["static"] = {name: asset.url for name, asset in self.assets.items()}
         environment.filters["rfc3339"] = as_rfc3339
         environment.filters["time_words"] = words.time_words
+        environment.filters["split_command"] = words.split_command
         environment.filters["size_words"] = words.size_words
         environment.filters["duration_words"] = words.duration_words
         self._templates: dict[str, Template] = {name: environment.get_template(name) for name in TEMPLATE_NAMES}

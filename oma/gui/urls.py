@@ -5,10 +5,9 @@ from __future__ import annotations
 from urllib.parse import quote, urlencode
 
 
-def confirm_url(context_id: str, expected: str | None = None) -> str:
-    """The confirmation; `expected` is the digest of a plan that somebody confirmed and that is no longer current."""
-    query = f"?{urlencode({'expected': expected})}" if expected else ""
-    return f"/vms/{quote(context_id, safe='')}/cleanup{query}"
+def confirm_url(context_id: str) -> str:
+    """The confirmation: what would be done to the VM, or why nothing will be."""
+    return f"/vms/{quote(context_id, safe='')}/cleanup"
 
 
 def job_url(job_id: str) -> str:

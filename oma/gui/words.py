@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -72,6 +74,23 @@ REPLICA_BADGES: Final[dict[str, Badge]] = {
     Replica.RESYNC_REQUIRED.value: Badge("warn", "replica needs a full resync"),
     Replica.UNKNOWN.value: Badge("warn", "replica unknown"),
 }
+
+
+STEP_NUMBER: Final = re.compile(r"^\d+\. ")
+
+
+def unnumbered(steps: Iterable[str]) -> tuple[str, ...]:
+    """Steps for a list that numbers them itself."""
+    return tuple(STEP_NUMBER.sub("", step) for step in steps)
+
+
+COMMAND: Final = re.compile(r"(?<=: )(?:oma|cs|curl|systemctl) \S.*$")
+
+
+def split_command(sentence: str) -> tuple[str, str]:
+    """The sentence up to the command that ends it, and that command; empty where it ends with none."""
+    found = COMMAND.search(sentence)
+    return (sentence, "") if found is None else (sentence[: found.start()], found.group())
 
 
 def badge_of_context(status: str) -> Badge:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from aiohttp import web
 
 from oma.domain.jobs import CleanupRequest
+from oma.domain.spoken import WORD_FIELDS, read_words
 from oma.domain.states import PHASES, Phase
+from oma.domain.words import Words
 from oma.http.query import invalid
 
 JSON_TYPES: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "application/octet-stream"})
 """curl's `-d` says form, and no type at all reads as octet-stream; both are taken for the JSON that they have to be."""
 
-NOT_JUDGED: Final = ("destination_vm_id", "end_holders", "end_test", "force", "reason", "resume", "snapshots")
 DIGEST: Final = re.compile(r"^[0-9a-f]{64}$")
 LONGEST_ID: Final = 64
+RESUME_FIELDS: Final = ("force", "reason")
 
 
 async def read_json_object(request: web.Request) -> dict[str, Any]:
@@ -70,19 +72,23 @@ def _refuse_constant(name: str) -> None:
 
 def read_cleanup(body: dict[str, Any], vm_name: str, correlation_id: str) -> CleanupRequest:
     """What is asked for, in the domain's words. Raises `invalid_request` for the first field that does not fit."""
-    for name in body:
-        if name in NOT_JUDGED:
-            raise invalid(
-                name,
-                f"This version cannot judge {name!r} yet, and it refuses what it cannot judge; leave it out.",
-                sorted(READERS),
-            )
-        if name not in READERS:
-            raise invalid(
-                name[:64], f"There is no field {name[:64]!r}; possible: {', '.join(sorted(READERS))}.", sorted(READERS)
-            )
+    _check_names(body, (*READERS, *WORD_FIELDS))
     values = {name: read(name, body[name]) for name, read in READERS.items() if body.get(name) is not None}
-    return CleanupRequest(vm_name=vm_name, correlation_id=correlation_id, **values)
+    words = read_words(body, values)
+    return CleanupRequest(vm_name=vm_name, correlation_id=correlation_id, words=words, **values)
+
+
+def read_resume(body: dict[str, Any]) -> Words:
+    """The body of `POST /jobs/{id}/resume`: nothing, or `force` with a `reason`. Raises `invalid_request`."""
+    _check_names(body, RESUME_FIELDS)
+    return read_words({**body, "resume": True})
+
+
+def _check_names(body: dict[str, Any], known: Iterable[str]) -> None:
+    names = sorted(known)
+    for name in body:
+        if name not in names:
+            raise invalid(name[:64], f"There is no field {name[:64]!r}; possible: {', '.join(names)}.", names)
 
 
 def _read_bool(name: str, value: Any) -> bool:

@@ -16,10 +16,19 @@ from oma.http.problems import CLEANUP_ROUTE
 from oma.http.query import check_names, invalid
 from oma.http.site import Route, Site, answer_json, site_of
 from oma.service.answers import accepted_answer, cleanup_answer, dry_run_answer, failure_of
-from oma.service.cleanup import Waited, find_run_of_key, plan_cleanup, submit_cleanup, wait_for_job
+from oma.service.cleanup import Waited, find_run_of_key, submit_cleanup, wait_for_job
+from oma.service.dry_run import dry_run
 from oma.service.queries import get_job_view
 
 LONGEST_KEY: Final = 255
+PREFER: Final = in_header("Prefer", "respond-async: answer at once. wait=N: answer after N seconds at the latest.")
+KEY: Final = in_header(
+    "Idempotency-Key", "The same key and body get the answer of the run that they began, without a second one."
+)
+ACCEPTED: Final = {
+    **answers_json("CleanupAccepted", "The run goes on; Location shows it."),
+    "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address."}},
+}
 
 
 async def clean_up(request: web.Request) -> web.Response:
@@ -32,8 +41,8 @@ async def clean_up(request: web.Request) -> web.Response:
     if asked.dry_run:
         # It leaves nothing behind that a key could name, but the key of a run is not for it.
         await find_run_of_key(site.deps, asked, key)
-        plan = await plan_cleanup(site.deps, asked)
-        return answer_json(dry_run_answer(plan, asked.correlation_id, site.deps.clock.now()))
+        shown = await dry_run(site.deps, asked)
+        return answer_json(dry_run_answer(asked, shown.plan, shown.estimate, site.deps.clock.now()))
     until = site.deps.clock.monotonic() + waiting.wait_s
     job = await submit_cleanup(site.deps, asked, key, patience_s=waiting.wait_s)
     # A stopping daemon lets nobody wait: the job is journaled, and its address tells the rest.
@@ -84,19 +93,13 @@ ROUTES: Final = (
                         }
                     },
                 },
-                202: {
-                    **answers_json("CleanupAccepted", "The run goes on; Location shows it."),
-                    "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address."}},
-                },
+                202: ACCEPTED,
             },
             tag="clean-up",
             parameters=(
                 in_path("vm_name", "The VM's name, URL-encoded; it matches only letter by letter."),
-                in_header("Prefer", "respond-async: answer at once. wait=N: answer after N seconds at the latest."),
-                in_header(
-                    "Idempotency-Key",
-                    "The same key and body get the answer of the run that they began, without a second one.",
-                ),
+                PREFER,
+                KEY,
                 in_header("X-Correlation-ID", "Found again in logs, journal and answer."),
             ),
             problems=(403, 404, 409, 413, 415, 422, 500, 502, 503, 504),

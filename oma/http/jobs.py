@@ -8,13 +8,17 @@ from aiohttp import web
 
 from oma.domain.jobs import OPERATION
 from oma.domain.states import JobState
+from oma.http.body import read_json_object, read_resume
+from oma.http.cleanups import ACCEPTED, KEY, PREFER, answer_run, read_key
 from oma.http.described import CURSOR, LIMIT, answers_json, in_path, in_query, operation
+from oma.http.prefer import read_prefer
 from oma.http.query import check_names, read_choice, read_limit, read_text, read_time
 from oma.http.schemas import action_detail, as_list, job_detail, job_entry, log_entry, step_entry
 from oma.http.shapes import TIME
 from oma.http.site import Route, answer_json, site_of
 from oma.ports import JobFilter
-from oma.service import queries
+from oma.service import control, queries
+from oma.service.cleanup import wait_for_job
 
 FILTERS: Final = ("vm", "context_id", "status", "operation", "since", "until", "correlation_id")
 STATUSES: Final = {**{state.value: state.value for state in JobState}, "pending": JobState.QUEUED.value}
@@ -67,6 +71,17 @@ async def list_log(request: web.Request) -> web.Response:
         site_of(request).deps, request.match_info["job_id"], read_limit(request), read_text(request, "cursor")
     )
     return answer_json(as_list((log_entry(line) for line in page.items), page.next_cursor))
+
+
+async def resume_job(request: web.Request) -> web.Response:
+    """The same as `resume` in the body of the main job, by the job's id."""
+    site = site_of(request)
+    check_names(request, ())
+    words = read_resume(await read_json_object(request))
+    waiting = read_prefer(request.headers.getall("Prefer", []), site.sync_wait_s)
+    job = await control.resume_job(site.deps, request.match_info["job_id"], words, idempotency_key=read_key(request))
+    wait_s = 0.0 if site.deps.stopping.is_set() else waiting.wait_s
+    return await answer_run(site, await wait_for_job(site.deps, job.id, wait_s), waiting)
 
 
 ROUTES: Final = (
@@ -147,6 +162,23 @@ ROUTES: Final = (
             tag="jobs",
             parameters=(JOB_ID, LIMIT, CURSOR),
             problems=(404, 422, 503),
+        ),
+    ),
+    Route(
+        "POST",
+        "/api/v1/jobs/{job_id}/resume",
+        resume_job,
+        operation(
+            "resumeJob",
+            "Go on with a parked run",
+            {
+                200: answers_json("CleanupDone", "The run has ended well."),
+                202: ACCEPTED,
+            },
+            tag="jobs",
+            parameters=(JOB_ID, PREFER, KEY),
+            problems=(403, 404, 409, 413, 415, 422, 500, 502, 503, 504),
+            body="ResumeRequest",
         ),
     ),
 )

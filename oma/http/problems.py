@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from appliance.web import (
     problem,
 )
 from oma.domain.errors import Code, OmaError, RetryClass, retry_class
+from oma.domain.verdict import of_error
 from oma.service.answers import FAILURE_PREFIX
 
 CLEANUP_ROUTE: Final = "cleanup-failed"
@@ -66,7 +68,11 @@ def problem_of(request: web.Request, error: Exception) -> web.Response | None:
     """The problem document for an error of ours or of the framework; None for redirects and what nobody foresaw."""
     match error:
         case OmaError():
-            fields = {**error.fields, "retry": retry_class(error.code).value, **cleanup_fields(request, str(error))}
+            fields = {
+                **error.fields,
+                "retry": retry_class(error.code).value,
+                **cleanup_fields(request, str(error), error.code.value, error.fields),
+            }
             answer = problem(
                 status_of(error.code), error.code.value, error.title, str(error), correlation_id_of(request), **fields
             )
@@ -76,25 +82,33 @@ def problem_of(request: web.Request, error: Exception) -> web.Response | None:
         case web.HTTPException():
             if error.status < HTTPStatus.BAD_REQUEST:
                 return None
-            return framework_problem(request, error, **cleanup_fields(request, framework_detail(request, error)))
+            detail = framework_detail(request, error)
+            return framework_problem(request, error, **cleanup_fields(request, detail, ""))
         case _:
             return None
 
 
 def unforeseen(request: web.Request) -> web.Response:
-    return internal_problem(request, **cleanup_fields(request, "Something unexpected happened."))
+    told = cleanup_fields(request, "Something unexpected happened.", Code.INTERNAL_ERROR.value)
+    return internal_problem(request, **told)
 
 
 def refuse_cross_site(request: web.Request, reason: str) -> web.Response:
-    return cross_site_problem(request, reason, **cleanup_fields(request, reason))
+    return cross_site_problem(request, reason, **cleanup_fields(request, reason, Code.CROSS_SITE.value))
 
 
-def cleanup_fields(request: web.Request, detail: str) -> dict[str, Any]:
-    """What the clean-up endpoint's errors carry besides; nothing on any other route."""
+def cleanup_fields(
+    request: web.Request, detail: str, code: str, known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the clean-up endpoint's errors carry besides; nothing on any other route.
+
+    `known` are the error's own fields: what they say of the replica and of the next step stands.
+    """
     if request.match_info.route.name != CLEANUP_ROUTE:
         return {}
     return {
         "success": False,
         "error": f"{FAILURE_PREFIX}{detail}",
         "vm_name": request.match_info.get("vm_name", ""),
+        **of_error(code, known or {}).as_json(),
     }

@@ -9,6 +9,7 @@ from oma.domain.errors import Code, RetryClass
 from oma.domain.events import EventType
 from oma.domain.issues import Severity
 from oma.domain.states import ActionState, IssueState, JobState, Phase, Replica, StepStatus
+from oma.http.word_shapes import WORDS
 
 Schema = dict[str, Any]
 
@@ -16,6 +17,7 @@ TEXT: Final[Schema] = {"type": "string"}
 TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 TIME_OR_NULL: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
+SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
 SECONDS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
 WHOLE: Final[Schema] = {"type": "integer"}
 WHOLE_OR_NULL: Final[Schema] = {"type": ["integer", "null"]}
@@ -60,6 +62,10 @@ def page_of(name: str) -> Schema:
     return closed({"items": array(ref(name)), "next_cursor": TEXT_OR_NULL})
 
 
+VERDICT: Final[Schema] = {
+    "replica": {**choice(Replica), "description": "Whether the replica is good; of a dry run, what it will be."},
+    "next": {**TEXT, "description": "What to do now, the source VM first where the failover powered it off."},
+}
 ACTION_SUMMARY: Final[Schema] = {
     "id": TEXT,
     "kind": choice(ActionKind),
@@ -116,8 +122,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 "pattern": "^[0-9a-f]{64}$",
                 "description": "The plan_digest of a dry run: exactly that plan, or 409 plan_stale.",
             },
+            **WORDS,
         },
-        optional=("dry_run", "phases", "context_id", "expect_plan"),
+        optional=("dry_run", "phases", "context_id", "expect_plan", *WORDS),
+    ),
+    "ResumeRequest": closed(
+        {"force": WORDS["force"], "reason": WORDS["reason"]},
+        optional=("force", "reason"),
     ),
     "CleanupDone": closed(
         {
@@ -130,10 +141,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "correlation_id": TEXT,
             "duration_seconds": SECONDS_OR_NULL,
             "phases": array(ref("PhaseDone")),
-            "replica": choice(Replica),
-            "next": TEXT,
+            "leaks": {**array(OBJECT), "description": "What force left behind; each is tracked until it is gone."},
+            **VERDICT,
         },
-        optional=("partial",),
+        optional=("partial", "leaks"),
     ),
     "PhaseDone": closed(
         {
@@ -148,14 +159,18 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "success": {"const": True},
             "dry_run": {"const": True},
+            "partial": {"const": True},
             "message": TEXT,
             "vm_name": TEXT,
             "context_id": TEXT,
             "timestamp": TIME,
             "correlation_id": TEXT,
+            "phases": array(choice(Phase)),
             "plan": ref("Plan"),
             "plan_digest": TEXT,
-        }
+            **VERDICT,
+        },
+        optional=("partial",),
     ),
     "Plan": opened(
         {
@@ -165,6 +180,18 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "actions": array(ref("PlannedAction")),
             "observed": TEXTS,
             "risks": TEXTS,
+            "source_powered_off": FLAG,
+            "estimate": ref("Estimate"),
+        },
+        optional=("estimate",),
+    ),
+    "Estimate": closed(
+        {
+            "seconds": SECONDS,
+            "low": SECONDS,
+            "high": SECONDS,
+            "basis": {**TEXT, "description": "What the figures rest on."},
+            "words": TEXT,
         }
     ),
     "PlannedAction": closed({"phase": choice(Phase), "kind": choice(ActionKind), "target": OBJECT, "sentence": TEXT}),
@@ -178,6 +205,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "correlation_id": TEXT,
             "status": choice(JobState),
             "location": TEXT,
+            **VERDICT,
         }
     ),
     "Vm": closed(
@@ -337,7 +365,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "success": {"const": False},
             "error": TEXT,
             "vm_name": TEXT,
+            **VERDICT,
+            "source_powered_off": FLAG,
         },
-        optional=("retry", "refusals", "success", "error", "vm_name"),
+        optional=("retry", "refusals", "success", "error", "vm_name", "replica", "next", "source_powered_off"),
     ),
 }

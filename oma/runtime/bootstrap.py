@@ -28,7 +28,7 @@ from oma.service.deps import Deps
 from oma.workflow.bus import EventBus
 from oma.workflow.run import Figures, Tools
 from oma.workflow.runner import run_job
-from oma.workflow.sweep import SweptCloud, SweptVolumes
+from oma.workflow.sweep import SweptCloud, SweptInventory, SweptVolumes
 from volume_daemon.client import VolumeDaemonClient
 
 DATABASE_S = 2.0
@@ -68,7 +68,7 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
     cloud = CloudConnection(settings.cloudstack, env, lambda: database.door, observe_cloudstack)
     volume_daemon = VolumeDaemonClient(settings.volume_daemon.url, timeout_s=settings.volume_daemon.timeout_s)
     deps = Deps(
-        inventory=database.inventory,
+        inventory=SweptInventory(database.inventory),
         journal=database.journal,
         jobs=database.jobs,
         cloud=SweptCloud(cloud.cloud),
@@ -76,7 +76,11 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
         clock=clock,
         ids=ids,
         bus=bus,
-        limits=GuardLimits(alive_s=settings.guards.alive_s, oma_identity=settings.oma.identity),
+        limits=GuardLimits(
+            alive_s=settings.guards.alive_s,
+            oma_identity=settings.oma.identity,
+            installation=settings.oma.installation,
+        ),
         observe_timeout_s=settings.guards.observe_timeout_s,
         busy_wait_s=settings.workflow.busy_wait_s,
     )
@@ -116,6 +120,7 @@ def build_worker(settings: Settings, deps: Deps) -> Worker:
             operation_timeout_s=settings.volume_daemon.operation_timeout_s,
             observe_timeout_s=settings.guards.observe_timeout_s,
             busy_wait_s=settings.workflow.busy_wait_s,
+            stopped_again_s=settings.guards.stopped_again_s,
         ),
         stop=deps.stopping,
     )

@@ -14,6 +14,7 @@ from oma.domain.events import Event
 from oma.domain.issues import Issue, Severity, due_time
 from oma.domain.jobs import ClaimedJob, Job, Lease
 from oma.domain.states import IssueState, JobState
+from oma.domain.verdict import of_parked
 from oma.ports import Clock, Ids, JobReader, JournalStore
 
 log = structlog.get_logger(__name__)
@@ -175,6 +176,7 @@ class Worker:
             "detail": sentence,
             "issue_id": issue.id,
             "guidance": list(guidance),
+            **of_parked(job.plan, claimed.actions, (issue.kind,), job.id).as_json(),
         }
         await self._write(
             claimed.lease, (IssueOpened(issue, sentence), JobEnded(JobState.PARKED, sentence, error=error))

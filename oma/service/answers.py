@@ -7,26 +7,43 @@ from typing import Any
 
 from oma.domain.actions import Action
 from oma.domain.errors import CleanupFailed, Code
-from oma.domain.jobs import Job, Step
+from oma.domain.estimate import Estimate
+from oma.domain.jobs import CleanupRequest, Job, Step
 from oma.domain.plan import Plan
-from oma.domain.states import JobState
+from oma.domain.states import JobState, Phase
+from oma.domain.verdict import of_begun, of_ended, of_plan
 
 FAILURE_PREFIX = "Failed to cleanup failed execution: "
 
 
-def dry_run_answer(plan: Plan, correlation_id: str, at: datetime) -> dict[str, Any]:
-    """What a dry run answers; nothing was changed."""
+def dry_run_answer(request: CleanupRequest, plan: Plan, estimate: Estimate, at: datetime) -> dict[str, Any]:
+    """What a dry run answers: the whole plan, and what the phases that were asked for would do of it."""
     return {
         "success": True,
         "dry_run": True,
-        "message": f"Dry run for {plan.vm_name}: {len(plan.actions)} actions planned, nothing was changed",
+        **({} if Phase.RESET in request.phases else {"partial": True}),
+        "message": _dry_run_message(request, plan),
         "vm_name": plan.vm_name,
         "context_id": plan.context_id,
         "timestamp": as_rfc3339(at),
-        "correlation_id": correlation_id,
-        "plan": {**plan.as_json(), "plan_digest": plan.digest},
+        "correlation_id": request.correlation_id,
+        "phases": [phase.value for phase in request.phases],
+        "plan": {**plan.as_json(), "plan_digest": plan.digest, "estimate": estimate.as_json()},
         "plan_digest": plan.digest,
+        **of_plan(plan, request).as_json(),
     }
+
+
+def _dry_run_message(request: CleanupRequest, plan: Plan) -> str:
+    chosen = [action for action in plan.actions if action.phase in request.phases]
+    if len(chosen) == len(plan.actions):
+        number = f"{len(chosen)} action{'' if len(chosen) == 1 else 's'}"
+        return f"Dry run for {plan.vm_name}: {number} planned, nothing was changed"
+    names = [phase.value for phase in request.phases if phase is not Phase.ANALYZE] or [Phase.ANALYZE.value]
+    return (
+        f"Dry run for {plan.vm_name}: {len(chosen)} of {len(plan.actions)} actions planned in {', '.join(names)}; "
+        f"{'' if Phase.RESET in request.phases else 'the VM would not be cleaned up; '}nothing was changed"
+    )
 
 
 def cleanup_answer(job: Job, steps: tuple[Step, ...], actions: tuple[Action, ...], at: datetime) -> dict[str, Any]:
@@ -34,6 +51,7 @@ def cleanup_answer(job: Job, steps: tuple[Step, ...], actions: tuple[Action, ...
     if job.state is not JobState.COMPLETED:
         raise failure_of(job, job.error or {})
     result = job.result or {}
+    verdict = of_ended(job.plan, job.id).as_json()
     return {
         "success": True,
         **({"partial": True} if result.get("partial") else {}),
@@ -44,8 +62,9 @@ def cleanup_answer(job: Job, steps: tuple[Step, ...], actions: tuple[Action, ...
         "correlation_id": job.correlation_id,
         "duration_seconds": duration_s(job, at),
         "phases": [phase_entry(step, actions) for step in steps],
-        "replica": result.get("replica", "unknown"),
-        "next": result.get("next", ""),
+        **({"leaks": result["leaks"]} if result.get("leaks") else {}),
+        "replica": result.get("replica", verdict["replica"]),
+        "next": result.get("next", verdict["next"]),
     }
 
 
@@ -60,16 +79,19 @@ def accepted_answer(job: Job, at: datetime) -> dict[str, Any]:
         "correlation_id": job.correlation_id,
         "status": job.state.value,
         "location": f"/api/v1/jobs/{job.id}",
+        **of_begun(job.plan, job.id).as_json(),
     }
 
 
 def failure_of(job: Job, error: dict[str, Any]) -> CleanupFailed:
     """The error that a journaled failure stands for; its fields name job, phase, action, upstream, issue, guidance."""
     fields = {key: value for key, value in error.items() if key not in ("code", "detail")}
+    runs = job.state in (JobState.QUEUED, JobState.RUNNING)
+    verdict = of_begun(job.plan, job.id) if runs else of_ended(job.plan, job.id)
     return CleanupFailed(
         Code(error.get("code", Code.CLEANUP_FAILED.value)),
         str(error.get("detail", f"The clean-up of {job.vm_name} ended {job.state.value}.")),
-        **{"vm_name": job.vm_name, "job_id": job.id, **fields},
+        **{"vm_name": job.vm_name, "job_id": job.id, **verdict.as_json(), **fields},
     )
 
 

@@ -12,12 +12,20 @@ from oma.domain.errors import Code, ConcurrentChange, OmaError, Refusal, Refused
 from oma.domain.events import ENDING_EVENTS, EventType
 from oma.domain.jobs import CleanupRequest, Job, Step
 from oma.domain.plan import Plan
+from oma.domain.records import VmRecords
 from oma.domain.states import JobState
+from oma.domain.verdict import say_source_off, was_source_powered_off
+from oma.service.audit import audit_refusal
+from oma.service.control import resume_vm
 from oma.service.deps import Deps
 from oma.service.names import get_context
+from oma.service.words import check_words
+from oma.service.world_issues import settle_world_issues
 from oma.workflow.guards import judge
 from oma.workflow.observe import World, collect_evidence
 from oma.workflow.planning import build_plan, first_phase_problem
+from oma.workflow.refusing import build_refused, build_refused_plan
+from oma.workflow.spoken import say_words
 from oma.workflow.staleness import stale_refusal
 
 OBSERVE_AGAIN = 3
@@ -47,13 +55,17 @@ async def plan_cleanup(deps: Deps, request: CleanupRequest) -> Plan:
     context = await get_context(deps, request.vm_name, request.context_id)
     async with deps.analyses:
         records = await deps.inventory.get_records(context.context_id)
-        _refuse_if_occupied(records.active_job_id, records.active_job_holder, records.open_issue_ids, context.vm_name)
+        check_words(records, request.words)
+        _refuse_if_occupied(records)
         world = World(deps.cloud, deps.volumes, deps.clock)
         evidence = await collect_evidence(records, world, deps.limits, deps.observe_timeout_s, request.words)
     refusals = judge(evidence)
+    issue_ids = await settle_world_issues(deps, evidence, refusals, dry_run=request.dry_run)
     if refusals:
-        raise Refused(refusals, vm_name=context.vm_name)
-    plan = build_plan(evidence)
+        refused = build_refused(evidence, refusals)
+        refused.fields.update({"issue_ids": list(issue_ids)} if issue_ids else {})
+        raise refused
+    plan = say_words(build_plan(evidence), request.words)
     deps.shown.add(plan)
     return plan
 
@@ -89,12 +101,15 @@ async def submit_cleanup(
     known = await find_run_of_key(deps, request, idempotency_key)
     if known is not None:
         return known
+    if request.words.resume:
+        return await resume_vm(deps, request, idempotency_key)
     try:
         return await _submit(deps, request, idempotency_key, patience_s)
-    except OmaError:
+    except OmaError as error:
         # The same call, sent twice at once: what stands in this one's way may be the run that the other began.
         known = await find_run_of_key(deps, request, idempotency_key)
         if known is None:
+            await audit_refusal(deps, request, error)
             raise
         return known
 
@@ -179,30 +194,37 @@ def request_hash(request: CleanupRequest) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _refuse_if_occupied(job_id: str | None, holder: str | None, open_issue_ids: tuple[str, ...], vm_name: str) -> None:
-    if open_issue_ids:
+def _refuse_if_occupied(records: VmRecords) -> None:
+    """What stands in the way before anything is asked of the world; nothing is said of the replica then."""
+    job_id, vm_name = records.active_job_id, records.context.vm_name
+    source_off = was_source_powered_off(records)
+    if records.open_issue_ids:
+        read = f"Read the issue's guidance: oma jobs show {job_id}" if job_id else "Read the issue's guidance."
         raise OmaError(
             Code.NEEDS_RESOLUTION,
             f"{vm_name} has an open issue that a person has to settle before another run.",
             vm_name=vm_name,
             job_id=job_id,
-            issue_ids=list(open_issue_ids),
-            next=f"Read the issue's guidance: oma jobs show {job_id}" if job_id else "Read the issue's guidance.",
+            issue_ids=list(records.open_issue_ids),
+            source_powered_off=source_off,
+            next=say_source_off(read, source_off=source_off),
         )
     if job_id is not None:
         raise OmaError(
             Code.CLEANUP_IN_PROGRESS,
-            f"A clean-up of {vm_name} is running already; follow it with: oma jobs follow {job_id}",
+            f"A clean-up of {vm_name} is running already.",
             vm_name=vm_name,
             job_id=job_id,
-            holder=holder,
+            holder=records.active_job_holder,
+            source_powered_off=source_off,
+            next=say_source_off(f"Follow it: oma jobs follow {job_id}", source_off=source_off),
         )
 
 
 def _refuse_stale(deps: Deps, plan: Plan, request: CleanupRequest) -> None:
     expected = request.expect_plan
     if expected is not None and expected != plan.digest:
-        raise Refused((stale_refusal(expected, deps.shown.find(expected), plan),), vm_name=plan.vm_name)
+        raise build_refused_plan(plan, (stale_refusal(expected, deps.shown.find(expected), plan),))
 
 
 def _queued(deps: Deps, plan: Plan, request: CleanupRequest, idempotency_key: str | None) -> JobQueued:

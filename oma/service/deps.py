@@ -9,9 +9,7 @@ from oma.domain.evidence import GuardLimits
 from oma.ports import Clock, Cloud, Ids, Inventory, JobReader, JournalStore, Volumes
 from oma.service.shown import ShownPlans
 from oma.workflow.bus import EventBus
-
-ANALYSES_AT_ONCE = 2
-"""Analyses of requests at once: a hundred requests must not slow down the runs that have begun already."""
+from oma.workflow.waves import Waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Deps:
     limits: GuardLimits
     observe_timeout_s: float = 20.0
     busy_wait_s: float = 600.0
-    analyses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ANALYSES_AT_ONCE))
+    analyses: Waves = field(default_factory=Waves)
     shown: ShownPlans = field(default_factory=ShownPlans)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, RowMapping
@@ -12,8 +12,12 @@ from sqlalchemy.engine import Connection, RowMapping
 from database.tables import oma_actions, oma_jobs
 from oma.domain.actions import Action, ActionKind, Target
 from oma.domain.errors import ConcurrentChange
+from oma.domain.forcing import is_passable
 from oma.domain.states import ACTION_TRANSITIONS, ActionState, JobState, Phase
 from oma.store.batches import group
+
+TIMED_JOBS: Final = 20
+"""Runs that tell how long things take here: recent ones, and few enough to be read for every plan."""
 
 
 def list_actions(connection: Connection, job_id: str) -> list[Action]:
@@ -53,6 +57,46 @@ def list_proven(connection: Connection, context_ids: Iterable[str]) -> dict[str,
     return {context_id: [action for _context, action in pairs] for context_id, pairs in grouped.items()}
 
 
+def list_timed(connection: Connection) -> list[Action]:
+    """EXECUTED actions of the newest completed runs, with their times and targets only."""
+    jobs, table = oma_jobs.c, oma_actions.c
+    newest = (
+        select(jobs.id)
+        .where(jobs.state == JobState.COMPLETED.value)
+        .order_by(jobs.created_at.desc(), jobs.id.desc())
+        .limit(TIMED_JOBS)
+        .subquery("newest")
+    )
+    query = (
+        select(
+            table.id,
+            table.job_id,
+            table.phase,
+            table.seq,
+            table.kind,
+            table.target,
+            table.intent_at,
+            table.ended_at,
+        )
+        .join_from(newest, oma_actions, table.job_id == newest.c.id)
+        .where(table.state == ActionState.EXECUTED.value)
+    )
+    return [
+        Action(
+            id=row["id"],
+            job_id=row["job_id"],
+            phase=Phase(row["phase"]),
+            seq=row["seq"],
+            kind=ActionKind(row["kind"]),
+            target=Target.from_json(row["target"]),
+            state=ActionState.EXECUTED,
+            intent_at=row["intent_at"],
+            ended_at=row["ended_at"],
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
 def start_action(connection: Connection, action: Action, sentence: str, at: datetime) -> None:
     """Inserts the intent, or starts the action again under a higher attempt."""
     if action.state is not ActionState.STARTED:
@@ -82,6 +126,28 @@ def skip_action(connection: Connection, action: Action, sentence: str, at: datet
     if ActionState.SKIPPED not in ACTION_TRANSITIONS[former]:
         raise _not_allowed(action.id, former, ActionState.SKIPPED)
     _change(connection, action.id, former, at, **_values(action, sentence))
+
+
+def release_failed(connection: Connection, job_id: str, at: datetime) -> list[str]:
+    """Failed actions that may be done again are planned for another attempt, and keep what is known of the last one.
+
+    Those are the kinds of which each attempt is as good as the first (`oma.domain.forcing`); returns their ids.
+    """
+    table = oma_actions.c
+    query = (
+        select(oma_actions)
+        .where(and_(table.job_id == job_id, table.state == ActionState.EXECUTION_FAILED.value))
+        .order_by(table.seq, table.id)
+        .with_for_update()
+    )
+    released: list[str] = []
+    for row in connection.execute(query).mappings().all():
+        if not is_passable(ActionKind(row["kind"]), (row["error"] or {}).get("upstream")):
+            continue
+        fresh = {"attempt": row["attempt"] + 1, "remote_id": None, "sent_at": None, "ended_at": None}
+        _change(connection, row["id"], ActionState.EXECUTION_FAILED, at, state=ActionState.PLANNED.value, **fresh)
+        released.append(row["id"])
+    return released
 
 
 def change_started(connection: Connection, job_id: str, action_id: str, at: datetime, **values: Any) -> RowMapping:

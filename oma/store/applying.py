@@ -25,6 +25,7 @@ HANDLERS: Final[dict[type, Callable[[Writing, Any], Draft]]] = {
     changes.ActionOverdue: run_changes.mark_overdue,
     changes.ActionEnded: run_changes.end_action,
     changes.ActionSkipped: run_changes.skip_action,
+    changes.LeakTracked: run_changes.track_leak,
     changes.PointOfNoReturnPassed: run_changes.pass_point_of_no_return,
     changes.IssueOpened: run_changes.open_issue,
     changes.Noted: run_changes.note,
@@ -39,7 +40,7 @@ HANDLERS: Final[dict[type, Callable[[Writing, Any], Draft]]] = {
 def apply_changes(connection: Connection, lease: Lease, wanted: Sequence[changes.Change], at: datetime) -> list[Event]:
     """Raises `LeaseLost` before anything is written, `ConcurrentChange` to undo everything that was."""
     row = lock_leased_job(connection, lease)
-    writing = Writing(connection, lease.job_id, row["context_id"], row["vm_name"], at)
+    writing = Writing(connection, lease.job_id, row["context_id"], row["vm_name"], at, row["requested_by"])
     drafts = [HANDLERS[type(change)](writing, change) for change in wanted]
     events = record_events(connection, lease.job_id, row["context_id"], drafts, at)
     joblog.add_lines(connection, lease.job_id, drafts, at)

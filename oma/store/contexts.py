@@ -14,6 +14,7 @@ from database.tables import vm_replication_contexts as contexts
 from oma.domain.errors import ConcurrentChange
 from oma.domain.records import CLEANUP_REQUIRED, VmContext
 from oma.ports import ContextFilter, Page
+from oma.store.batches import rows_for
 from oma.store.cursors import build_page, decode_cursor, encode_cursor
 
 LIST_NAME = "vm-contexts"
@@ -40,6 +41,13 @@ def find_context(connection: Connection, context_id: str) -> VmContext | None:
     """Code point by code point, whatever the collation finds equal."""
     rows = connection.execute(select(*COLUMNS).where(contexts.c.context_id == context_id)).mappings()
     return next((build_context(row) for row in rows if row["context_id"] == context_id), None)
+
+
+def list_contexts_of(connection: Connection, context_ids: Sequence[str]) -> list[VmContext]:
+    """Those that exist, in no order; as exact as `find_context`."""
+    wanted = frozenset(context_ids)
+    rows = rows_for(connection, select(*COLUMNS), contexts.c.context_id, sorted(wanted))
+    return [build_context(row) for row in rows if row["context_id"] in wanted]
 
 
 def list_contexts_named(connection: Connection, vm_name: str) -> tuple[Sequence[VmContext], Sequence[str]]:
@@ -119,6 +127,20 @@ def set_status(connection: Connection, context_id: str, status: str, at: datetim
         update(contexts)
         .where(contexts.c.context_id == context_id)
         .values(current_status=status, last_status_change=at, updated_at=at, **more)
+    )
+
+
+def set_summary(connection: Connection, context_id: str, summary: dict[str, Any], at: datetime) -> None:
+    """What the last run came to. When a clean-up was last complete stays in it: the guards judge by that."""
+    query = select(contexts.c.last_operation_summary).where(contexts.c.context_id == context_id).with_for_update()
+    former = connection.execute(query).scalar_one_or_none()
+    kept: dict[str, Any] = {}
+    if isinstance(former, dict) and former.get("operation") == summary.get("operation"):
+        kept = {key: former[key] for key in ("completed_at",) if key in former}
+    connection.execute(
+        update(contexts)
+        .where(contexts.c.context_id == context_id)
+        .values(last_operation_summary={**kept, **summary}, updated_at=at)
     )
 
 

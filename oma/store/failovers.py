@@ -1,4 +1,4 @@
-"""`failover_jobs` and the JobLog rows that belong to them."""
+"""`failover_jobs`: the failovers of a VM."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
 from sqlalchemy.engine import Connection
 
-from database.tables import failover_jobs, job_steps, job_tracking, log_events
+from database.tables import failover_jobs
 from oma.domain.errors import ConcurrentChange
-from oma.domain.records import FailoverRecord, JobLogRecord
-from oma.store.batches import group, rows_for
+from oma.domain.records import FailoverRecord
+from oma.store.doubts import Doubts
 
 NEWEST_KEPT = 50
 """Ended failovers read per VM, newest first; open ones are all read. Older ones decide nothing."""
@@ -24,8 +24,11 @@ def _is_open() -> ColumnElement[bool]:
     return or_(failover_jobs.c.status.is_(None), not_(failover_jobs.c.status.in_(CLOSED)))
 
 
-def list_failovers(connection: Connection, context_ids: Iterable[str]) -> list[FailoverRecord]:
-    """Newest first."""
+TIMES = ("created_at", "started_at", "updated_at", "completed_at")
+
+
+def list_failovers(connection: Connection, context_ids: Iterable[str], doubts: Doubts) -> list[FailoverRecord]:
+    """Newest first; `doubts` gets those of their times, by context."""
     table = failover_jobs.c
     order = (table.created_at.desc(), table.id.desc())
     place = func.row_number().over(partition_by=table.vm_context_id, order_by=order).label("place")
@@ -48,11 +51,15 @@ def list_failovers(connection: Connection, context_ids: Iterable[str]) -> list[F
             table.started_at,
             table.updated_at,
             table.completed_at,
+            *doubts.also(*(table[name] for name in TIMES)),
         )
         .join_from(failover_jobs, ranked, table.id == ranked.c.id)
         .where(or_(ranked.c.place <= NEWEST_KEPT, _is_open()))
         .order_by(*order)
     )
+    rows = connection.execute(query).mappings().all()
+    for row in rows:
+        doubts.note(row["vm_context_id"], "failover_jobs", row, row["job_id"], *TIMES)
     return [
         FailoverRecord(
             id=row["id"],
@@ -69,41 +76,8 @@ def list_failovers(connection: Connection, context_ids: Iterable[str]) -> list[F
             updated_at=row["updated_at"],
             completed_at=row["completed_at"],
         )
-        for row in connection.execute(query).mappings()
+        for row in rows
     ]
-
-
-def list_joblog(connection: Connection, job_ids: Sequence[str]) -> list[JobLogRecord]:
-    """The `job_tracking` rows of these ids, with their steps' names and their last sign of life: a step or a line."""
-    steps = select(
-        job_steps.c.job_id,
-        job_steps.c.name,
-        job_steps.c.seq,
-        job_steps.c.status,
-        job_steps.c.started_at,
-        job_steps.c.completed_at,
-    ).order_by(job_steps.c.job_id, job_steps.c.seq)
-    steps_of = group(rows_for(connection, steps, job_steps.c.job_id, job_ids), lambda row: str(row["job_id"]))
-    lines = select(log_events.c.job_id, func.max(log_events.c.ts).label("last")).group_by(log_events.c.job_id)
-    last_line = {row["job_id"]: row["last"] for row in rows_for(connection, lines, log_events.c.job_id, job_ids)}
-    jobs = select(job_tracking.c.id, job_tracking.c.status, job_tracking.c.job_type, job_tracking.c.operation)
-    records = []
-    for row in rows_for(connection, jobs, job_tracking.c.id, job_ids):
-        own_steps = steps_of.get(row["id"], [])
-        times = [step[key] for step in own_steps for key in ("started_at", "completed_at")]
-        times.append(last_line.get(row["id"]))
-        records.append(
-            JobLogRecord(
-                job_id=row["id"],
-                status=row["status"] or "",
-                job_type=row["job_type"] or "",
-                operation=row["operation"] or "",
-                step_names=tuple(step["name"] for step in own_steps),
-                running_step_names=tuple(step["name"] for step in own_steps if step["status"] == "running"),
-                last_activity_at=max((at for at in times if at is not None), default=None),
-            )
-        )
-    return records
 
 
 def fail_open_failovers(
@@ -147,19 +121,3 @@ def forget_snapshots(connection: Connection, context_id: str, snapshot_ids: Sequ
             )
             .values(ossea_snapshot_id="", updated_at=at)
         )
-
-
-def fail_open_joblog(connection: Connection, job_ids: Sequence[str], reason: str, at: datetime) -> None:
-    """Ends these `job_tracking` rows and their running steps as failed; no row goes, ended ones stay as they are."""
-    if not job_ids:
-        return
-    connection.execute(
-        update(job_tracking)
-        .where(and_(job_tracking.c.id.in_(job_ids), job_tracking.c.status.in_(("pending", "running"))))
-        .values(status="failed", error_message=reason, completed_at=at, updated_at=at)
-    )
-    connection.execute(
-        update(job_steps)
-        .where(and_(job_steps.c.job_id.in_(job_ids), job_steps.c.status == "running"))
-        .values(status="failed", error_message=reason, completed_at=at)
-    )

@@ -25,6 +25,9 @@ class SqlInventory:
     async def get_records(self, context_id: str) -> VmRecords:
         return await self._transactions.read(lambda connection: records.get_records(connection, context_id))
 
+    async def list_records_of(self, context_ids: Sequence[str]) -> Sequence[VmRecords]:
+        return await self._transactions.read(lambda connection: records.list_records_of(connection, context_ids))
+
     async def list_known_volume_ids(self, volume_ids: Sequence[str]) -> Sequence[str]:
         return await self._transactions.read(lambda connection: volumes.list_known_ids(connection, volume_ids))
 

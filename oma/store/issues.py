@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_issues
-from oma.domain.issues import Issue, Severity
+from oma.domain.issues import WORLD_KINDS, Issue, Severity
 from oma.domain.states import IssueState
 from oma.store.batches import rows_for
 
@@ -29,17 +29,30 @@ def list_open(connection: Connection, *, job_id: str | None = None, context_id: 
 def list_open_ids(
     connection: Connection, context_ids: Iterable[str], *, locked: bool = False
 ) -> list[tuple[str, str, str | None]]:
-    """Context, issue and job of every open issue of these VMs, oldest first."""
+    """Context, issue and job of every open issue of these VMs that is to be settled before a run, oldest first."""
+    rows = _open_rows(connection, context_ids, locked=locked)
+    return [(row["context_id"], row["id"], row["job_id"]) for row in rows if row["kind"] not in WORLD_KINDS]
+
+
+def list_open_by_kind(
+    connection: Connection, context_ids: Iterable[str]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Context and issue of those that are to be settled before a run, and of those about the world alone."""
+    rows = _open_rows(connection, context_ids)
+    to_settle = [(row["context_id"], row["id"]) for row in rows if row["kind"] not in WORLD_KINDS]
+    return to_settle, [(row["context_id"], row["id"]) for row in rows if row["kind"] in WORLD_KINDS]
+
+
+def _open_rows(connection: Connection, context_ids: Iterable[str], *, locked: bool = False) -> list[RowMapping]:
     table = oma_issues.c
     query = (
-        select(table.context_id, table.id, table.job_id)
+        select(table.context_id, table.id, table.job_id, table.kind)
         .where(table.state == IssueState.OPEN.value)
         .order_by(table.opened_at, table.id)
     )
     if locked:
         query = query.with_for_update()
-    rows = rows_for(connection, query, table.context_id, context_ids)
-    return [(row["context_id"], row["id"], row["job_id"]) for row in rows]
+    return list(rows_for(connection, query, table.context_id, context_ids))
 
 
 def open_issue(connection: Connection, issue: Issue, at: datetime) -> str:

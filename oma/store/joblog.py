@@ -75,6 +75,21 @@ def start_step(connection: Connection, job_id: str, phase: Phase, at: datetime) 
     )
 
 
+def reopen_step(connection: Connection, job_id: str, phase: Phase) -> None:
+    """The step in which a run was parked is running again; whoever takes the run up counts the attempt."""
+    connection.execute(
+        update(job_steps)
+        .where(
+            and_(
+                job_steps.c.job_id == job_id,
+                job_steps.c.seq == phase_seq(phase),
+                job_steps.c.status == StepStatus.FAILED.value,
+            )
+        )
+        .values(status=StepStatus.RUNNING.value, completed_at=None, error_message=None)
+    )
+
+
 def end_step(connection: Connection, job_id: str, ended: StepEnded, at: datetime) -> None:
     """Also raises the job's percentage, a fifth for each phase that is done."""
     phase, status, sentence, metadata = ended.phase, ended.status, ended.sentence, ended.metadata

@@ -17,6 +17,10 @@ from oma.store.batches import rows_for
 from oma.store.cursors import build_page, decode_cursor, decode_time, encode_cursor
 
 LIST_NAME = "jobs"
+RESUMED_BY = "resumed_by_key"
+"""In a job's stored request: the key of the call that resumed it last, so that the same call resumes it once."""
+BAD_ENDS = (JobState.FAILED.value, JobState.PARKED.value)
+ENDS = (*BAD_ENDS, JobState.COMPLETED.value, JobState.CANCELLED.value)
 
 
 def find_job(connection: Connection, job_id: str) -> Job | None:
@@ -31,6 +35,14 @@ def find_job_by_key(
     query = select(oma_jobs).where(oma_jobs.c.idempotency_key == idempotency_key)
     row = connection.execute(query.with_for_update() if locked else query).mappings().first()
     return None if row is None else (build_job(row), row["request_hash"])
+
+
+def find_job_resumed_by(connection: Connection, context_id: str, idempotency_key: str) -> Job | None:
+    """The context's newest job, where the call with this key resumed it last."""
+    table = oma_jobs.c
+    query = select(oma_jobs).where(table.context_id == context_id).order_by(table.created_at.desc(), table.id.desc())
+    row = connection.execute(query.limit(1)).mappings().first()
+    return build_job(row) if row is not None and row["request"].get(RESUMED_BY) == idempotency_key else None
 
 
 def list_jobs(connection: Connection, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
@@ -67,6 +79,22 @@ def find_active(connection: Connection, context_ids: Iterable[str]) -> dict[str,
         row["active_context_id"]: (row["id"], row["lease_owner"] or row["state"])
         for row in rows_for(connection, query, table.active_context_id, context_ids)
     }
+
+
+def list_failed_last(connection: Connection, context_ids: Iterable[str]) -> frozenset[str]:
+    """The contexts whose newest ended or parked run failed or parked."""
+    table = oma_jobs.c
+    wanted = sorted(set(context_ids))
+    place = func.row_number().over(
+        partition_by=table.context_id, order_by=(table.ended_at.desc(), table.created_at.desc(), table.id.desc())
+    )
+    ranked = (
+        select(table.context_id, table.state, place.label("place"))
+        .where(table.context_id.in_(wanted), table.state.in_(ENDS))
+        .subquery("ranked")
+    )
+    query = select(ranked.c.context_id, ranked.c.state).where(ranked.c.place == 1)
+    return frozenset(row.context_id for row in connection.execute(query) if row.state in BAD_ENDS)
 
 
 def count_active(connection: Connection) -> dict[str, int]:

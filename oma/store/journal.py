@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
-from oma.domain.changes import Change, JobQueued
+from oma.domain.audit import AuditDraft, AuditEntry
+from oma.domain.changes import Change, JobQueued, JobResumed
 from oma.domain.events import Event
+from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, Job, Lease
-from oma.store import leases
+from oma.store import audit, leases, world_issues
 from oma.store.applying import apply_changes
 from oma.store.events import stand
 from oma.store.queueing import queue_job
+from oma.store.resuming import resume_job
 from oma.store.transactions import DatabaseDoor, Transactions
 
 T = TypeVar("T")
@@ -36,6 +39,19 @@ class SqlJournalStore:
         self._tell(events)
         return job
 
+    async def resume_job(self, resumed: JobResumed) -> Job:
+        job, events = await self._write(lambda connection: resume_job(connection, resumed))
+        self._tell(events)
+        return job
+
+    async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
+        last: list[AuditEntry] = []
+
+        def write(connection: Connection) -> None:
+            last[:] = audit.append_audit(connection, drafts)
+
+        await self._transactions.write(write, confirm=lambda connection: audit.stands(connection, last))
+
     async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
         claimed, events = await self._write(lambda connection: leases.claim_job(connection, owner, lease_s))
         self._tell(events)
@@ -51,6 +67,20 @@ class SqlJournalStore:
     async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
         _nothing, events = await self._write(lambda connection: (None, apply_changes(connection, lease, changes, at)))
         return events
+
+    async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
+        ids, events = await self._write(lambda connection: world_issues.open_world_issues(connection, found, at))
+        self._tell(events)
+        return ids
+
+    async def close_world_issues(
+        self, context_id: str, kept: Sequence[str], sentence: str, evidence: Mapping[str, Any], at: datetime
+    ) -> Sequence[str]:
+        ids, events = await self._write(
+            lambda connection: world_issues.close_world_issues(connection, context_id, kept, sentence, evidence, at=at)
+        )
+        self._tell(events)
+        return ids
 
     async def _write(self, fn: Callable[[Connection], tuple[T, list[Event]]]) -> tuple[T, list[Event]]:
         """Every write tells events in its own transaction; where the COMMIT's answer was lost they are looked for."""

@@ -7,12 +7,13 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from database.tables import oma_jobs
+from oma.domain.audit import AuditAction, AuditDraft
 from oma.domain.changes import JobQueued
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.jobs import OPERATION, Job
 from oma.domain.states import JobState
-from oma.store import claims, contexts, issues, joblog, jobs
+from oma.store import audit, claims, contexts, issues, joblog, jobs
 from oma.store.events import Draft, record_events
 
 
@@ -40,6 +41,7 @@ def queue_job(connection: Connection, queued: JobQueued) -> tuple[Job, list[Even
         _refuse_active_job(connection, queued)
         raise _occupied(queued, None, None) from error
     joblog.insert_job(connection, queued)
+    audit.append_audit(connection, _audited(queued))
     draft = Draft(
         EventType.JOB_QUEUED,
         queued.sentence,
@@ -50,6 +52,23 @@ def queue_job(connection: Connection, queued: JobQueued) -> tuple[Job, list[Even
     job = jobs.find_job(connection, queued.job_id)
     assert job is not None  # noqa: S101 - inserted above, in this transaction
     return job, events
+
+
+def _audited(queued: JobQueued) -> list[AuditDraft]:
+    words = audit.words_of(queued.request)
+    begun = AuditDraft(
+        at=queued.at,
+        actor=queued.requested_by,
+        action=AuditAction.RUN_BEGUN,
+        decision=JobState.QUEUED.value,
+        vm_name=queued.plan.vm_name,
+        context_id=queued.plan.context_id,
+        job_id=queued.job_id,
+        words=words.as_json() if words.spoken else {},
+        reason=words.reason,
+        detail={"plan_digest": queued.plan.digest, "phases": queued.request.get("phases")},
+    )
+    return [begun, *audit.spoken_drafts(begun, words)]
 
 
 def _job_of_key(connection: Connection, queued: JobQueued) -> Job | None:

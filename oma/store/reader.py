@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from oma.domain.actions import Action
+from oma.domain.audit import AuditEntry
 from oma.domain.events import Event
 from oma.domain.issues import Issue
 from oma.domain.jobs import Job, LogLine, Step
+from oma.domain.leaks import Leak
 from oma.ports import JobFilter, Page
-from oma.store import actions, events, issues, joblog, jobs
+from oma.store import actions, audit, events, issues, joblog, jobs, leaks
 from oma.store.transactions import DatabaseDoor, Transactions
 
 
@@ -26,6 +28,11 @@ class SqlJobReader:
         """The job that was queued under this `Idempotency-Key`, and the hash of its request."""
         return await self._transactions.read(lambda connection: jobs.find_job_by_key(connection, idempotency_key))
 
+    async def find_job_resumed_by(self, context_id: str, idempotency_key: str) -> Job | None:
+        return await self._transactions.read(
+            lambda connection: jobs.find_job_resumed_by(connection, context_id, idempotency_key)
+        )
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         return await self._transactions.read(lambda connection: jobs.list_jobs(connection, where, limit, cursor))
 
@@ -34,6 +41,9 @@ class SqlJobReader:
 
     async def list_actions(self, job_id: str) -> Sequence[Action]:
         return await self._transactions.read(lambda connection: actions.list_actions(connection, job_id))
+
+    async def list_timed_actions(self) -> Sequence[Action]:
+        return await self._transactions.read(actions.list_timed)
 
     async def list_log(self, job_id: str, limit: int, cursor: str | None) -> Page[LogLine]:
         return await self._transactions.read(lambda connection: joblog.list_log(connection, job_id, limit, cursor))
@@ -49,6 +59,14 @@ class SqlJobReader:
     async def list_issues(self, *, job_id: str | None = None, context_id: str | None = None) -> Sequence[Issue]:
         return await self._transactions.read(
             lambda connection: issues.list_open(connection, job_id=job_id, context_id=context_id)
+        )
+
+    async def list_audit(self, limit: int, cursor: str | None) -> Page[AuditEntry]:
+        return await self._transactions.read(lambda connection: audit.list_audit(connection, limit, cursor))
+
+    async def list_leaks(self, *, context_id: str | None = None, job_id: str | None = None) -> Sequence[Leak]:
+        return await self._transactions.read(
+            lambda connection: leaks.list_leaks(connection, context_id=context_id, job_id=job_id)
         )
 
     async def count_jobs(self) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ from oma.domain.errors import ConcurrentChange
 from oma.domain.events import EventType
 from oma.domain.records import CLEANUP_REQUIRED
 from oma.domain.states import LogLevel, Phase
-from oma.store import contexts, failovers, volumes
+from oma.store import contexts, failovers, foreign_joblog, volumes
 from oma.store.events import Draft
 from oma.store.writing import Writing
 
@@ -38,7 +38,7 @@ def reset_records(writing: Writing, change: RecordsReset) -> Draft:
         )
     reason = f"ended by the clean-up job {writing.job_id}"
     failovers.fail_open_failovers(connection, change.context_id, change.failover_ids, reason, at)
-    failovers.fail_open_joblog(connection, change.joblog_ids, reason, at)
+    foreign_joblog.fail_open_joblog(connection, change.joblog_ids, reason, at)
     volumes.mark_attached(connection, change.context_id, change.volume_ids, at)
     contexts.set_status(
         connection,

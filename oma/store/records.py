@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from sqlalchemy.engine import Connection
 
-from database.times import read_clock
 from oma.domain.errors import Code, OmaError
 from oma.domain.records import VmContext, VmRecords
 from oma.ports import ContextFilter, Page
-from oma.store import actions, contexts, failovers, issues, jobs, replications, volumes
+from oma.store import actions, change_ids, contexts, failovers, foreign_joblog, issues, jobs, replications, volumes
 from oma.store.batches import flatten, group
+from oma.store.doubts import Doubts
 
 
 def get_records(connection: Connection, context_id: str) -> VmRecords:
@@ -21,6 +21,10 @@ def get_records(connection: Connection, context_id: str) -> VmRecords:
             Code.VM_NOT_FOUND, f"No VM has the context {context_id!r}; `oma vms` lists them.", context_id=context_id
         )
     return read_records(connection, [context])[0]
+
+
+def list_records_of(connection: Connection, context_ids: Sequence[str]) -> list[VmRecords]:
+    return read_records(connection, contexts.list_contexts_of(connection, context_ids))
 
 
 def list_records(connection: Connection, where: ContextFilter, limit: int, cursor: str | None) -> Page[VmRecords]:
@@ -33,25 +37,31 @@ def read_records(connection: Connection, wanted: Sequence[VmContext]) -> list[Vm
     ids = [context.context_id for context in wanted]
     if not ids:
         return []
+    doubts = Doubts(connection)
     all_volumes = volumes.list_volumes(connection, ids)
     shared = volumes.find_claimed_twice(connection, all_volumes)
-    all_failovers = failovers.list_failovers(connection, ids)
+    all_failovers = failovers.list_failovers(connection, ids, doubts)
     mappings = group(
         volumes.list_mappings(connection, [volume.volume_id for volume in all_volumes]),
         lambda mapping: mapping.volume_uuid,
     )
-    joblog = group(
-        failovers.list_joblog(connection, [failover.job_id for failover in all_failovers]), lambda row: row.job_id
-    )
+    foreign = foreign_joblog.read_foreign_joblog(connection, all_failovers, ids, doubts)
+    joblog = group(foreign.named, lambda row: row.job_id)
+    running_of = group(foreign.running, lambda pair: pair[0])
     volumes_of = group(all_volumes, lambda volume: volume.context_id)
     disks_of = group(volumes.list_disks(connection, ids), lambda disk: disk.context_id)
     failovers_of = group(all_failovers, lambda failover: failover.context_id)
-    replications_of = group(replications.list_replications(connection, ids), lambda pair: pair[0])
-    issues_of = group(issues.list_open_ids(connection, ids), lambda found: found[0])
+    all_replications = replications.list_replications(connection, ids, doubts)
+    replications_of = group(all_replications, lambda pair: pair[0])
+    context_of = {replication.id: context_id for context_id, replication in all_replications}
+    change_ids_of = group(change_ids.list_change_ids(connection, context_of, doubts), lambda pair: pair[0])
+    to_settle, of_world = issues.list_open_by_kind(connection, ids)
+    issues_of = group(to_settle, lambda pair: pair[0])
+    world_issues_of = group(of_world, lambda pair: pair[0])
     active_of = jobs.find_active(connection, ids)
+    failed_last = jobs.list_failed_last(connection, ids)
     proven_of = actions.list_proven(connection, ids)
     configs = replications.list_configs(connection)
-    read_at = read_clock(connection)
     records = []
     for context in wanted:
         key = context.context_id
@@ -70,11 +80,16 @@ def read_records(connection: Connection, wanted: Sequence[VmContext]) -> list[Vm
                 replications=tuple(replication for _context, replication in replications_of.get(key, ())),
                 configs=configs,
                 shared_volume_ids=tuple(volume_id for volume_id in volume_ids if volume_id in shared),
-                open_issue_ids=tuple(issue_id for _context, issue_id, _job in issues_of.get(key, ())),
+                open_issue_ids=tuple(issue_id for _context, issue_id in issues_of.get(key, ())),
                 active_job_id=active_job_id,
                 active_job_holder=holder,
                 proven=tuple(proven_of.get(key, ())),
-                read_at=read_at,
+                read_at=doubts.now,
+                change_ids=tuple(change_id for _context, change_id in change_ids_of.get(key, ())),
+                doubtful_times=doubts.of(key),
+                last_run_failed=key in failed_last,
+                running_jobs=tuple(job for _context, job in running_of.get(key, ())),
+                world_issue_ids=tuple(issue_id for _context, issue_id in world_issues_of.get(key, ())),
             )
         )
     return records

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from database.tables import ossea_configs, replication_jobs
 from oma.domain.records import OmaConfig, ReplicationRecord
+from oma.store.doubts import Doubts
 
 NEWEST_KEPT = 10
 """Ended replications read per VM and status; open ones are all read. A VM replicated hourly has thousands."""
@@ -16,8 +17,16 @@ NEWEST_KEPT = 10
 CLOSED = ("completed", "failed", "cancelled")
 
 
-def list_replications(connection: Connection, context_ids: Iterable[str]) -> list[tuple[str, ReplicationRecord]]:
-    """With the context of each; the last touched first. The newest of every status is always among them."""
+TIMES = ("started_at", "completed_at", "updated_at", "vma_last_poll_at")
+
+
+def list_replications(
+    connection: Connection, context_ids: Iterable[str], doubts: Doubts
+) -> list[tuple[str, ReplicationRecord]]:
+    """With the context of each; the last touched first. The newest of every status is always among them.
+
+    `doubts` gets those of their times, by context.
+    """
     wanted = sorted(set(context_ids))
     if not wanted:
         return []
@@ -37,11 +46,15 @@ def list_replications(connection: Connection, context_ids: Iterable[str]) -> lis
             table.completed_at,
             table.updated_at,
             table.vma_last_poll_at,
+            *doubts.also(*(table[name] for name in TIMES)),
         )
         .join_from(replication_jobs, ranked, table.id == ranked.c.id)
         .where(or_(ranked.c.place <= NEWEST_KEPT, not_(table.status.in_(CLOSED))))
         .order_by(touched.desc(), table.id.desc())
     )
+    rows = connection.execute(query).mappings().all()
+    for row in rows:
+        doubts.note(row["vm_context_id"], "replication_jobs", row, row["id"], *TIMES)
     return [
         (
             row["vm_context_id"],
@@ -55,7 +68,7 @@ def list_replications(connection: Connection, context_ids: Iterable[str]) -> lis
                 vma_last_poll_at=row["vma_last_poll_at"],
             ),
         )
-        for row in connection.execute(query).mappings()
+        for row in rows
     ]
 
 

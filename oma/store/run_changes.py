@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from oma.domain.audit import AuditAction, AuditDraft
 from oma.domain.changes import (
     ActionEnded,
     ActionOverdue,
@@ -13,6 +14,7 @@ from oma.domain.changes import (
     IssueOpened,
     JobEnded,
     JobReleased,
+    LeakTracked,
     Noted,
     PlanSaved,
     PointOfNoReturnPassed,
@@ -22,7 +24,7 @@ from oma.domain.changes import (
 from oma.domain.errors import ConcurrentChange
 from oma.domain.events import EventType
 from oma.domain.states import JOB_TRANSITIONS, ActionState, JobState, LogLevel, Phase, StepStatus
-from oma.store import actions, claims, issues, joblog
+from oma.store import actions, audit, claims, contexts, issues, joblog, leaks
 from oma.store.events import Draft
 from oma.store.writing import Writing
 
@@ -66,7 +68,7 @@ def end_step(writing: Writing, change: StepEnded) -> Draft:
     failed = change.status is StepStatus.FAILED
     return Draft(
         STEP_EVENTS[change.status],
-        change.sentence,
+        change.line or change.sentence,
         {"phase": change.phase.value, **change.metadata},
         level=LogLevel.ERROR if failed else LogLevel.INFO,
         phase=change.phase,
@@ -131,8 +133,9 @@ def end_action(writing: Writing, change: ActionEnded) -> Draft:
         sentence=change.sentence,
     )
     failed = change.state in FAILED_ACTION_STATES
+    done = EventType.ACTION_SKIPPED if change.state is ActionState.SKIPPED else EventType.ACTION_EXECUTED
     return Draft(
-        EventType.ACTION_FAILED if failed else EventType.ACTION_EXECUTED,
+        EventType.ACTION_FAILED if failed else done,
         change.sentence,
         {
             "action_id": change.action_id,
@@ -161,6 +164,17 @@ def skip_action(writing: Writing, change: ActionSkipped) -> Draft:
             "evidence": action.evidence,
         },
         phase=action.phase,
+    )
+
+
+def track_leak(writing: Writing, change: LeakTracked) -> Draft:
+    leak = change.leak
+    leaks.track_leak(writing.connection, leak, writing.at)
+    return Draft(
+        EventType.LEAK_TRACKED,
+        change.sentence,
+        {"leak_id": leak.id, "kind": leak.kind.value, "target": leak.target, "reason": leak.reason},
+        level=LogLevel.WARN,
     )
 
 
@@ -208,13 +222,32 @@ def end_job(writing: Writing, change: JobEnded) -> Draft:
         values["active_context_id"] = None
         claims.free_volumes(writing.connection, writing.job_id)
     writing.change_job(**values)
+    if change.summary is not None:
+        contexts.set_summary(writing.connection, writing.context_id, change.summary, writing.at)
     _end_in_joblog(writing, change)
+    audit.append_audit(writing.connection, [_audited(writing, change)])
     bad = change.state is not JobState.COMPLETED
     return Draft(
         JOB_EVENTS[change.state],
         change.sentence,
         {"state": change.state.value, "result": change.result, "error": change.error},
         level=LogLevel.ERROR if bad else LogLevel.INFO,
+    )
+
+
+def _audited(writing: Writing, change: JobEnded) -> AuditDraft:
+    result, error = change.result or {}, change.error or {}
+    kept = {"code": error.get("code"), "replica": result.get("replica"), "issue_ids": error.get("issue_ids")}
+    kept["leaks"] = [leak["id"] for leak in result.get("leaks", ())]
+    return AuditDraft(
+        at=writing.at,
+        actor=writing.requested_by,
+        action=AuditAction.RUN_PARKED if change.state is JobState.PARKED else AuditAction.RUN_ENDED,
+        decision=change.state.value,
+        vm_name=writing.vm_name,
+        context_id=writing.context_id,
+        job_id=writing.job_id,
+        detail={"sentence": change.sentence, **{key: value for key, value in kept.items() if value}},
     )
 
 

@@ -14,6 +14,7 @@ from database.times import MYSQL_DIALECTS
 
 EVENTS = "events"
 FENCE = "fence"
+AUDIT = "audit"
 
 
 def take_numbers(connection: Connection, name: str, count: int = 1) -> int:

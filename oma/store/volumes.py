@@ -57,6 +57,7 @@ def list_disks(connection: Connection, context_ids: Iterable[str]) -> list[DiskR
         table.size_gb,
         table.capacity_bytes,
         table.disk_change_id,
+        table.updated_at,
     ).order_by(table.id)
     return [
         DiskRecord(
@@ -68,6 +69,7 @@ def list_disks(connection: Connection, context_ids: Iterable[str]) -> list[DiskR
             size_gb=row["size_gb"],
             capacity_bytes=row["capacity_bytes"],
             disk_change_id=row["disk_change_id"] or None,
+            updated_at=row["updated_at"],
         )
         for row in rows_for(connection, query, table.vm_context_id, context_ids)
     ]

@@ -21,6 +21,7 @@ class Writing:
     context_id: str
     vm_name: str
     at: datetime
+    requested_by: str
 
     def change_job(self, **values: Any) -> None:
         self.connection.execute(

@@ -6,7 +6,7 @@ A call whose answer was lost has an unknown outcome. It is looked for by its own
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
@@ -17,6 +17,7 @@ from oma.domain.errors import Code
 from oma.domain.states import ActionState
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from oma.workflow.drivers import DRIVERS, Driver, expiry
+from oma.workflow.forcing import FORCED, LEAK, build_forced_stop, find_passage
 from oma.workflow.look import Verdict, settle
 from oma.workflow.retry import build_sending_policy
 from oma.workflow.run import Failure, Parked, Run, Stopped, code_of
@@ -27,15 +28,22 @@ CLOUD_KINDS: Final = frozenset(
 )
 
 
-async def perform(run: Run, planned: Sequence[PlannedAction], *, in_order: bool = False) -> None:
+async def perform(
+    run: Run,
+    planned: Sequence[PlannedAction],
+    *,
+    in_order: bool = False,
+    ask_first: Callable[[PlannedAction], Awaitable[None]] | None = None,
+) -> None:
     """Runs the actions beside each other; those done before are left alone.
 
-    `in_order` submits them one after the other, without waiting for one to end. After the first failure, also one that
+    `in_order` submits them one after the other, without waiting for one to end. `ask_first` looks at the world right
+    before each one is begun, and raises `Parked` where it must not be. After the first failure, also one that
     an earlier process journaled, and while one is overdue, nothing new is begun; what was sent is followed to its end.
     Raises `Parked` with every failure, or `Stopped`.
     """
     failures = [known for one in planned if (known := _known_failure(run, one)) is not None]
-    crew = _Crew(run, in_order=in_order, failed=bool(failures))
+    crew = _Crew(run, in_order=in_order, failed=bool(failures), ask_first=ask_first)
     results = await asyncio.gather(
         *(crew.run_one(one) for one in planned if not run.is_done(one)),
         return_exceptions=True,
@@ -64,8 +72,16 @@ async def skip(run: Run, planned: PlannedAction, sentence: str, evidence: dict[s
 class _Crew:
     """The actions of one `perform`: a bound on how many at once, the order of sending, and whether one has failed."""
 
-    def __init__(self, run: Run, *, in_order: bool, failed: bool) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        in_order: bool,
+        failed: bool,
+        ask_first: Callable[[PlannedAction], Awaitable[None]] | None,
+    ) -> None:
         self._run = run
+        self._ask_first = ask_first
         self._places = asyncio.Semaphore(run.tools.figures.parallel)
         self._turn: AbstractAsyncContextManager[object] = asyncio.Lock() if in_order else nullcontext()
         self._failed = failed
@@ -83,14 +99,23 @@ class _Crew:
         async with self._turn:
             begun = run.find_action(planned)
             if begun is not None and begun.state is ActionState.STARTED:
+                if begun.remote_id is None and self._ask_first is not None:
+                    # It may not have been sent, and would be now.
+                    await self._ask_first(planned)
                 action, outcome = await _take_up(run, driver, begun)
-            elif self._failed or run.overdue or run.tools.stop.is_set():
-                raise Stopped
             else:
+                self._stop_where_nothing_new_begins()
+                if self._ask_first is not None:
+                    await self._ask_first(planned)
+                    self._stop_where_nothing_new_begins()
                 action, outcome = await _begin(run, driver, planned)
         if outcome is None:
             outcome = await _follow(run, driver, action)
         await _conclude(run, driver, action, outcome)
+
+    def _stop_where_nothing_new_begins(self) -> None:
+        if self._failed or self._run.overdue or self._run.tools.stop.is_set():
+            raise Stopped
 
 
 async def _begin(run: Run, driver: Driver, planned: PlannedAction) -> tuple[Action, RemoteOutcome | None]:
@@ -112,7 +137,7 @@ async def _send(run: Run, driver: Driver, action: Action) -> tuple[Action, Remot
         if error.fault is Fault.NOT_SENT:
             raise await _fail(run, action, code_of(error), f"{_did_not(action)}: it was never sent.", error) from error
         await _look_for(run, driver, action, error)
-        remote_id = action.id
+        remote_id = action.request_id
     action = run.remember(action.with_remote_id(remote_id, run.tools.clock.now()))
     await run.journal.write(ActionSent(action.id, remote_id, f"{action.sentence.rstrip('.')}: sent as {remote_id}."))
     return action, None
@@ -127,8 +152,8 @@ async def _take_up(run: Run, driver: Driver, action: Action) -> tuple[Action, Re
     except UpstreamError as error:
         raise await _fail(run, action, code_of(error), "Whether it was sent can't be told.", error) from error
     if found.status is not RemoteStatus.ABSENT:
-        action = run.remember(action.with_remote_id(action.id, run.tools.clock.now()))
-        await run.journal.write(ActionSent(action.id, action.id, "Found again after a restart by its own id."))
+        action = run.remember(action.with_remote_id(action.request_id, run.tools.clock.now()))
+        await run.journal.write(ActionSent(action.id, action.request_id, "Found again after a restart by its own id."))
         return action, None
     if action.kind in CLOUD_KINDS:
         sentence = "It was about to be sent when the daemon stopped; CloudStack does not know its id."
@@ -157,7 +182,7 @@ async def _follow(run: Run, driver: Driver, action: Action) -> RemoteOutcome:
     try:
         return await driver.follow(run, action)
     except UpstreamError as error:
-        sentence = f"{_did_not(action)}: how it ended can't be told, {error.upstream.system} does not answer."
+        sentence = f"How {action.words} ended can't be told: {error.upstream.system} does not answer."
         raise await _fail(run, action, code_of(error), sentence, error) from error
 
 
@@ -166,15 +191,41 @@ async def _conclude(run: Run, driver: Driver, action: Action, outcome: RemoteOut
     verdict = await settle(
         run, lambda: driver.judge(run, action, outcome), patience_s=_patience_s(run, action, outcome)
     )
-    if not verdict.proven:
-        raise await _not_proven(run, action, outcome, verdict)
-    await run.journal.write(
-        ActionEnded(action.id, ActionState.EXECUTED, verdict.sentence, {**verdict.evidence, **_answer(outcome)})
-    )
-    run.mark(action, ActionState.EXECUTED, verdict.sentence)
+    passage = find_passage(run, action, outcome, verdict)
+    if not verdict.proven and passage is None:
+        forced = await build_forced_stop(run, action, outcome, verdict)
+        failed, failure = _not_proven(action, outcome, verdict)
+        if forced is None:
+            await run.journal.write(failed)
+            run.mark(action, failed.state, failed.sentence)
+            raise Parked([failure])
+        await _stop_by_force(run, driver, failed, replace(forced, expires_at=expiry(run)))
+        return
+    state = passage.state if passage else ActionState.EXECUTED
+    evidence = {**_kept(action), **verdict.evidence, **_answer(outcome)}
+    if passage is not None:
+        evidence[LEAK] = passage.leak.as_json()
+    ended = ActionEnded(action.id, state, verdict.sentence, evidence)
+    await run.journal.write(ended, *([passage.change] if passage else []))
+    run.remember(replace(action, state=state, sentence=verdict.sentence, evidence=evidence))
     if outcome.overdue:
         sentence = f"{verdict.sentence} It took longer than the {run.tools.figures.operation_timeout_s:.0f} s agreed."
         raise Parked([Failure(Code.VOLUME_DAEMON_TIMEOUT, sentence, action.phase, action)])
+
+
+async def _stop_by_force(run: Run, driver: Driver, failed: ActionEnded, forced: Action) -> None:
+    """The end of the unforced attempt and the intent of the forced one are one transaction."""
+    await run.journal.write(failed, ActionStarted(forced, forced.sentence))
+    run.remember(forced)
+    action, outcome = await _send(run, driver, forced)
+    if outcome is None:
+        outcome = await _follow(run, driver, action)
+    await _conclude(run, driver, action, outcome)
+
+
+def _kept(action: Action) -> dict[str, object]:
+    """What an action's evidence said from its start, which its end must not lose."""
+    return {key: action.evidence[key] for key in (FORCED, "unforced", "host") if key in action.evidence}
 
 
 def _patience_s(run: Run, action: Action, outcome: RemoteOutcome) -> float:
@@ -184,11 +235,10 @@ def _patience_s(run: Run, action: Action, outcome: RemoteOutcome) -> float:
     return run.tools.figures.settle_s
 
 
-async def _not_proven(run: Run, action: Action, outcome: RemoteOutcome, verdict: Verdict) -> Parked:
+def _not_proven(action: Action, outcome: RemoteOutcome, verdict: Verdict) -> tuple[ActionEnded, Failure]:
     upstream = outcome.upstream
     said = f" {upstream.system} said: {upstream.text}" if upstream is not None else ""
     sentence = f"{_did_not(action)}. {verdict.sentence}{said}"
-    state = ActionState.EXECUTION_FAILED
     failure = Failure(
         Code.CLEANUP_FAILED,
         sentence,
@@ -198,9 +248,8 @@ async def _not_proven(run: Run, action: Action, outcome: RemoteOutcome, verdict:
         unknown=outcome.status is not RemoteStatus.REFUSED,
         evidence=verdict.evidence,
     )
-    await run.journal.write(ActionEnded(action.id, state, sentence, verdict.evidence, _error(failure)))
-    run.mark(action, state, sentence)
-    return Parked([failure])
+    evidence = {**_kept(action), **verdict.evidence}
+    return ActionEnded(action.id, ActionState.EXECUTION_FAILED, sentence, evidence, _error(failure)), failure
 
 
 async def _fail(run: Run, action: Action, code: Code, sentence: str, error: UpstreamError | None) -> Parked:
@@ -215,9 +264,7 @@ async def _fail(run: Run, action: Action, code: Code, sentence: str, error: Upst
 
 
 def _did_not(action: Action) -> str:
-    target = action.target
-    name = target.volume_name or target.volume_id or target.vm_id or target.snapshot_id
-    return f"{action.kind.value} of {name} did not come to a good end"
+    return f"The {action.words.removeprefix('the ')} failed"
 
 
 def _answer(outcome: RemoteOutcome) -> dict[str, str]:

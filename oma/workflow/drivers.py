@@ -15,6 +15,8 @@ from oma.domain.actions import Action, ActionKind
 from oma.domain.changes import ActionOverdue
 from oma.domain.errors import Code
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.workflow.ending import follow_end, judge_ended, probe_end, submit_end
+from oma.workflow.forcing import FORCED, export_words
 from oma.workflow.look import LONGEST_PAUSE_S, Verdict, look_at, until_stopped
 from oma.workflow.run import Run
 
@@ -42,11 +44,11 @@ async def _follow_cloud_job(run: Run, action: Action) -> RemoteOutcome:
 
 
 async def _probe_cloud_job(run: Run, action: Action) -> RemoteOutcome:
-    return await run.tools.cloud.query_job(action.remote_id or action.id)
+    return await run.tools.cloud.query_job(action.remote_id or action.request_id)
 
 
 async def _probe_operation(run: Run, action: Action) -> RemoteOutcome:
-    return await run.tools.volumes.wait_operation(action.remote_id or action.id, 0)
+    return await run.tools.volumes.wait_operation(action.remote_id or action.request_id, 0)
 
 
 async def _follow_operation(run: Run, action: Action) -> RemoteOutcome:
@@ -74,7 +76,7 @@ async def _follow_operation(run: Run, action: Action) -> RemoteOutcome:
 
 async def _say_overdue(run: Run, action: Action) -> None:
     sentence = (
-        f"The Volume Daemon has not finished {action.kind.value} of {run.name_of(action.target)} within "
+        f"The Volume Daemon has not finished {action.words} within "
         f"{run.tools.figures.operation_timeout_s:.0f} s; it is followed to its end and nothing else is begun."
     )
     error = {
@@ -88,37 +90,40 @@ async def _say_overdue(run: Run, action: Action) -> None:
 
 async def _submit_stop(run: Run, action: Action) -> str:
     return await run.tools.cloud.submit_stop_vm(
-        action.target.get_vm_id(), forced=False, request_id=action.id, expires_at=action.expires_at
+        action.target.get_vm_id(),
+        forced=bool(action.evidence.get(FORCED)),
+        request_id=action.request_id,
+        expires_at=action.expires_at,
     )
 
 
 async def _submit_destroy(run: Run, action: Action) -> str:
     return await run.tools.cloud.submit_destroy_vm(
-        action.target.get_vm_id(), request_id=action.id, expires_at=action.expires_at
+        action.target.get_vm_id(), request_id=action.request_id, expires_at=action.expires_at
     )
 
 
 async def _submit_revert(run: Run, action: Action) -> str:
     return await run.tools.cloud.submit_revert(
-        action.target.get_snapshot_id(), request_id=action.id, expires_at=action.expires_at
+        action.target.get_snapshot_id(), request_id=action.request_id, expires_at=action.expires_at
     )
 
 
 async def _submit_delete(run: Run, action: Action) -> str:
     return await run.tools.cloud.submit_delete_snapshot(
-        action.target.get_snapshot_id(), request_id=action.id, expires_at=action.expires_at
+        action.target.get_snapshot_id(), request_id=action.request_id, expires_at=action.expires_at
     )
 
 
 async def _submit_detach(run: Run, action: Action) -> str:
     return await run.tools.volumes.submit_detach(
-        action.target.get_volume_id(), request_id=action.id, fence=run.lease.fence
+        action.target.get_volume_id(), request_id=action.request_id, fence=run.lease.fence
     )
 
 
 async def _submit_attach(run: Run, action: Action) -> str:
     return await run.tools.volumes.submit_attach(
-        action.target.get_volume_id(), action.target.get_vm_id(), request_id=action.id, fence=run.lease.fence
+        action.target.get_volume_id(), action.target.get_vm_id(), request_id=action.request_id, fence=run.lease.fence
     )
 
 
@@ -167,10 +172,11 @@ async def _judge_detached(run: Run, action: Action, _: RemoteOutcome) -> Verdict
 async def _judge_reverted(run: Run, action: Action, outcome: RemoteOutcome) -> Verdict:
     name = run.name_of(action.target)
     done = outcome.status is RemoteStatus.SUCCEEDED
-    said = "succeeded" if done else f"ended {outcome.status.value}"
     return Verdict(
         proven=done,
-        sentence=f"The revert of {name} is {'proven' if done else 'not proven'}: its own job {said}.",
+        sentence=f"The revert of {name} is proven: its own job succeeded."
+        if done
+        else f"Its own job ended {outcome.status.value}.",
         evidence={"job_id": action.remote_id, "job": outcome.status.value},
     )
 
@@ -187,32 +193,36 @@ async def _judge_deleted(run: Run, action: Action, _: RemoteOutcome) -> Verdict:
     )
 
 
-async def _judge_attached(run: Run, action: Action, _: RemoteOutcome) -> Verdict:
+async def _judge_attached(run: Run, action: Action, outcome: RemoteOutcome) -> Verdict:
     volume_id = action.target.get_volume_id()
     look = await look_at(run, [volume_id])
     volume = look.volumes.get(volume_id)
     name = run.name_of(action.target)
     home = look.is_home(volume_id, action.target.get_vm_id())
-    if home:
+    lost_export = export_words(outcome) if home else None
+    if lost_export is not None:
+        sentence = f"{name} is home, but its NBD export did not come back."
+    elif home:
         sentence = f"{name} is home: CloudStack shows it on the OMA, and the OMA shows its device."
     elif volume is not None and volume.vm_id == action.target.get_vm_id():
         sentence = f"CloudStack shows {name} on the OMA, but the OMA shows no device for it."
     else:
         sentence = f"CloudStack does not show {name} on the OMA."
     return Verdict(
-        proven=home,
+        proven=home and lost_export is None,
         sentence=sentence,
-        evidence=look.describe(volume_id),
+        evidence={**look.describe(volume_id), **({"export": lost_export} if lost_export else {})},
         in_transition=volume is not None and not volume.is_settled,
     )
 
 
 def _remote_id(action: Action) -> str:
-    return action.remote_id or action.id
+    return action.remote_id or action.request_id
 
 
 DRIVERS: Final[dict[ActionKind, Driver]] = {
     ActionKind.STOP_VM: Driver(_submit_stop, _follow_cloud_job, _probe_cloud_job, _judge_stopped),
+    ActionKind.END_HOLDER: Driver(submit_end, follow_end, probe_end, judge_ended),
     ActionKind.DETACH_VOLUME: Driver(_submit_detach, _follow_operation, _probe_operation, _judge_detached),
     ActionKind.REVERT_SNAPSHOT: Driver(_submit_revert, _follow_cloud_job, _probe_cloud_job, _judge_reverted),
     ActionKind.DELETE_SNAPSHOT: Driver(_submit_delete, _follow_cloud_job, _probe_cloud_job, _judge_deleted),

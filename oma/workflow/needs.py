@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from oma.domain.evidence import GuardLimits
 from oma.domain.records import CLEANUP_REQUIRED, VmRecords
-from oma.workflow.life import failover_life
+from oma.domain.states import Replica
+from oma.workflow.life import failover_life, is_recently_touched, job_life
+from oma.workflow.live import judged_live_failovers, may_have_started
+from oma.workflow.since import last_cleanup_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +33,47 @@ def needs_cleanup(records: VmRecords, now: datetime, limits: GuardLimits) -> Nee
 
 
 def _obstacle(records: VmRecords, now: datetime, limits: GuardLimits) -> str | None:
-    """Why a VM in trouble is not offered a clean-up now."""
+    """Why a VM in trouble is not offered a clean-up now: the first of the guards that the records alone let us ask."""
     if records.open_issue_ids:
         return "An open issue has to be resolved first."
     if records.active_job_id is not None:
         return "A clean-up is running."
+    if records.world_issue_ids:
+        return "A destroyed VM holds one of its volumes; recover that VM first, as its open issue says."
+    if (records.context.last_operation_summary or {}).get("replica") == Replica.RESYNC_REQUIRED.value:
+        return "A full resync is awaited."
+    found = (*_live(records), *_finished_test(records, now, limits), *_alive(records, now, limits))
+    return found[0] if found else None
+
+
+def _live(records: VmRecords) -> Iterator[str]:
+    for failover in judged_live_failovers(records):
+        which = "newest" if failover is records.newest_failover else "open"
+        reached = may_have_started(records, failover)
+        if reached is not None:
+            yield f"The {which} failover is a live failover, and it {reached}."
+        elif failover.destination_vm_id:
+            yield f"The {which} failover is a live failover that made a VM; whether it was started is asked in a run."
+
+
+def _finished_test(records: VmRecords, now: datetime, limits: GuardLimits) -> Iterator[str]:
+    """One that recorded a VM; whether that VM is still there only CloudStack knows, unless we ended the drill."""
     newest = records.newest_failover
-    if newest is None:
-        return None
-    if newest.job_type == "live":
-        return "The newest failover is a live failover."
-    life = failover_life(records, newest, now, limits)
-    if life.alive:
-        return life.sentence
-    return "A finished test failover is in use." if life.finished else None
+    if newest is None or newest.job_type != "test" or not newest.destination_vm_id:
+        return
+    begun, cleaned = newest.created_at or newest.started_at, last_cleanup_at(records)
+    ended_by_us = not newest.is_open and begun is not None and cleaned is not None and begun < cleaned
+    if failover_life(records, newest, now, limits).finished and not ended_by_us:
+        yield "A finished test failover is in use."
+
+
+def _alive(records: VmRecords, now: datetime, limits: GuardLimits) -> Iterator[str]:
+    lives = [failover_life(records, one, now, limits) for one in records.failovers if one.is_open]
+    lives += [job_life(job, now, limits) for job in records.running_jobs]
+    yield from (life.sentence for life in lives if life.alive)
+    for replication in records.replications:
+        if is_recently_touched(replication, now, limits):
+            yield f"Replication {replication.id} is {replication.status} and alive."
 
 
 def trouble_in(records: VmRecords, now: datetime, limits: GuardLimits) -> list[str]:
@@ -51,7 +82,7 @@ def trouble_in(records: VmRecords, now: datetime, limits: GuardLimits) -> list[s
     newest = records.newest_failover
     if newest is not None and newest.is_open:
         life = failover_life(records, newest, now, limits)
-        if not life.alive and not life.finished:
+        if not life.alive:
             reasons.append(f"The {newest.job_type} failover {newest.job_id} is open: {life.sentence}")
     if records.context.current_status == CLEANUP_REQUIRED:
         reasons.append("The status is cleanup_required.")

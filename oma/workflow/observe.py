@@ -7,18 +7,17 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from oma.domain.evidence import Evidence, GuardLimits, SnapshotFacts, VmContents, VmHistory
+from oma.domain.evidence import Evidence, GuardLimits, VmContents, VmHistory
 from oma.domain.holders import DeviceHolders
 from oma.domain.records import OmaConfig, VmRecords
 from oma.domain.words import SILENT, Words
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mapping, Unanswered, VolumeFacts
+from oma.domain.world import CloudVm, CloudVolume, DeviceScan, Mapping, Unanswered, VolumeFacts
 from oma.ports import Clock, Cloud, UpstreamError, Volumes
 from oma.workflow.identity import needs_volume_comparison
+from oma.workflow.tracking import SNAPSHOT_NAME, build_snapshot_facts, tracked_ids
 from oma.workflow.vm_names import TEST_VM_INFIX, build_test_vm_prefix
 
 T = TypeVar("T")
-SNAPSHOT_NAME = "test-failover-"
-"""Part of the name of every snapshot that a test failover makes: `multi-test-failover-…` and `test-failover-…`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,16 @@ async def collect_evidence(
     config = choose_config(records)
     oma_vm_id = config.oma_vm_id if config else None
     ids = [volume.volume_id for volume in records.volumes]
-    tracked = tracked_snapshot_ids(records)
     asker = _Asker(timeout_s)
-    (listed, devices, snapshots, mappings), (own, named, marks, named_vms) = await asyncio.gather(
+    recorded = _recorded_vm_ids(records, oma_vm_id)
+    (listed, devices, snapshots, mappings, vms, vm_snapshots), (own, named, marks, named_vms) = await asyncio.gather(
         asyncio.gather(
             asker.ask("where the volumes are", "CloudStack", cloud.list_volumes(ids)),
             asker.ask("which devices the OMA shows", "Volume Daemon", volumes.scan_devices()),
-            asker.ask("the tracked snapshots", "CloudStack", cloud.list_snapshots(list(tracked))),
+            asker.ask("the tracked snapshots", "CloudStack", cloud.list_snapshots(tracked_ids(records))),
             asker.ask_each("the mapping of {}", "Volume Daemon", ids, volumes.find_mapping),
+            asker.ask("the VMs", "CloudStack", cloud.list_vms(recorded)),
+            asker.ask("the VM snapshots", "CloudStack", cloud.list_vm_snapshot_holders(recorded)),
         ),
         asyncio.gather(
             asker.ask_aside("the snapshots of test failovers", "CloudStack", cloud.list_snapshots_named(SNAPSHOT_NAME)),
@@ -57,18 +58,18 @@ async def collect_evidence(
             asker.ask_aside("the VMs by name", "CloudStack", _named_vms(cloud, records)),
         ),
     )
-    holders = _holders(listed)
+    others = [vm_id for vm_id in _holders(listed) if vm_id not in recorded]
     product_uuid = None if isinstance(devices, Unanswered) else devices.product_uuid
     compared = oma_vm_id if needs_volume_comparison(limits.oma_identity, product_uuid) else None
     shown = [] if isinstance(devices, Unanswered) else [one for one in ids if devices.shows(one)]
-    vms, on_oma, snapshot_holders, held = await asyncio.gather(
-        asker.ask("the VMs", "CloudStack", cloud.list_vms(_vm_ids(records, oma_vm_id, holders))),
+    other_vms, on_oma, other_vm_snapshots, held = await asyncio.gather(
+        asker.ask("the VMs", "CloudStack", cloud.list_vms(others)),
         asker.ask("what hangs on the OMA", "CloudStack", _volume_ids_of_vm(cloud, compared)),
-        asker.ask("the VM snapshots", "CloudStack", _vm_snapshot_holders(cloud, holders)),
+        asker.ask("the VM snapshots", "CloudStack", cloud.list_vm_snapshot_holders(others)),
         asker.ask_each_aside("who holds {}", "Volume Daemon", shown, volumes.list_holders),
     )
     held_by = dict(zip(shown, held, strict=True))
-    found = () if isinstance(vms, Unanswered) else tuple(vms)
+    found = (*_answered(vms), *_answered(other_vms))
     candidates = named_vms if isinstance(named_vms, Unanswered) else tuple(_like_ours(records, named_vms))
     looked_into = sorted({vm.id for vm in _to_look_into(records, found, candidates)})
     histories, contents = await asyncio.gather(
@@ -81,14 +82,14 @@ async def collect_evidence(
         volumes=tuple(
             _facts(one, listed, mapping, devices, held_by.get(one)) for one, mapping in zip(ids, mappings, strict=True)
         ),
-        snapshots=tuple(_snapshot_facts(tracked, snapshots)),
+        snapshots=build_snapshot_facts(records, snapshots),
         vms=found,
         devices=devices,
         volumes_on_oma=on_oma,
         unanswered=tuple(asker.unanswered),
         limits=limits,
         observed_at=observed_at,
-        vm_snapshot_holders=() if isinstance(snapshot_holders, Unanswered) else tuple(snapshot_holders),
+        vm_snapshot_holders=(*_answered(vm_snapshots), *_answered(other_vm_snapshots)),
         words=words,
         marks=_of_volumes(marks, ids, lambda mark: mark.volume_id),
         own_snapshots=_of_volumes(own, ids, lambda snapshot: snapshot.volume_id),
@@ -115,49 +116,6 @@ def choose_config(records: VmRecords) -> OmaConfig | None:
         return None
     (config_id,) = named
     return next((config for config in records.configs if config.id == config_id and config.oma_vm_id), None)
-
-
-def tracked_snapshot_ids(records: VmRecords) -> dict[str, dict[str, list[str]]]:
-    """Snapshot id → volume id → the places that name it for that volume.
-
-    An open failover's own `ossea_snapshot_id` names no volume; where no volume's row names it too it counts for the
-    system disk, because existing installations wrote it before they tracked a snapshot per volume.
-    """
-    tracked: dict[str, dict[str, list[str]]] = {}
-    for volume in records.volumes:
-        if volume.snapshot_id:
-            tracked.setdefault(volume.snapshot_id, {}).setdefault(volume.volume_id, []).append("ossea_volumes")
-    for mapping in records.mappings:
-        if mapping.ossea_snapshot_id:
-            places = tracked.setdefault(mapping.ossea_snapshot_id, {})
-            places.setdefault(mapping.volume_uuid, []).append("device_mappings")
-    system_volume_id = _system_volume_id(records)
-    for failover in records.failovers:
-        snapshot_id = failover.ossea_snapshot_id
-        if failover.is_open and snapshot_id and system_volume_id and snapshot_id not in tracked:
-            tracked[snapshot_id] = {system_volume_id: ["failover_jobs"]}
-    return tracked
-
-
-def _system_volume_id(records: VmRecords) -> str | None:
-    row_id = next((disk.ossea_volume_id for disk in records.disks if disk.is_system_disk), None)
-    return next((volume.volume_id for volume in records.volumes if volume.id == row_id), None)
-
-
-def _snapshot_facts(
-    tracked: dict[str, dict[str, list[str]]], snapshots: Sequence[CloudSnapshot] | Unanswered
-) -> list[SnapshotFacts]:
-    by_id = {} if isinstance(snapshots, Unanswered) else {snapshot.id: snapshot for snapshot in snapshots}
-    return [
-        SnapshotFacts(
-            volume_id=volume_id,
-            snapshot_id=snapshot_id,
-            tracked_in=tuple(places),
-            cloud=snapshots if isinstance(snapshots, Unanswered) else by_id.get(snapshot_id),
-        )
-        for snapshot_id, by_volume in tracked.items()
-        for volume_id, places in by_volume.items()
-    ]
 
 
 def _named_vms(cloud: Cloud, records: VmRecords) -> Awaitable[Sequence[CloudVm]]:
@@ -222,9 +180,10 @@ def _holders(listed: Sequence[CloudVolume] | Unanswered) -> list[str]:
     return sorted({volume.vm_id for volume in listed if volume.vm_id is not None})
 
 
-def _vm_ids(records: VmRecords, oma_vm_id: str | None, holders: list[str]) -> list[str]:
+def _recorded_vm_ids(records: VmRecords, oma_vm_id: str | None) -> list[str]:
+    """The OMA, and the destinations that the newest failover and every open one recorded."""
     destinations = (one.destination_vm_id for one in records.failovers if one.is_open or one is records.failovers[0])
-    return sorted({vm_id for vm_id in (oma_vm_id, *destinations, *holders) if vm_id})
+    return sorted({vm_id for vm_id in (oma_vm_id, *destinations) if vm_id})
 
 
 async def _volume_ids_of_vm(cloud: Cloud, vm_id: str | None) -> tuple[str, ...]:
@@ -233,8 +192,8 @@ async def _volume_ids_of_vm(cloud: Cloud, vm_id: str | None) -> tuple[str, ...]:
     return tuple(volume.id for volume in await cloud.list_volumes_of_vm(vm_id))
 
 
-async def _vm_snapshot_holders(cloud: Cloud, holders: list[str]) -> Sequence[str]:
-    return await cloud.list_vm_snapshot_holders(holders) if holders else ()
+def _answered(items: Sequence[T] | Unanswered) -> Sequence[T]:
+    return () if isinstance(items, Unanswered) else items
 
 
 class _Asker:
@@ -264,11 +223,13 @@ class _Asker:
 
     async def ask_aside(self, question: str, asked: str, answer: Awaitable[T]) -> T | Unanswered:
         """For what only one guard needs to know, and only sometimes: it decides what the silence means."""
+        code = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await answer
         except TimeoutError:
             reason = f"no answer within {self._timeout_s:g} s"
         except UpstreamError as error:
-            reason = f"{error.upstream.code}: {error.upstream.text}"
-        return Unanswered(question, asked, reason)
+            code = error.upstream.code
+            reason = f"{code}: {error.upstream.text}"
+        return Unanswered(question, asked, reason, code)

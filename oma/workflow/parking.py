@@ -9,33 +9,78 @@ from oma.domain.changes import IssueOpened, JobEnded, StatusRestored, StepEnded
 from oma.domain.errors import Code, Refused
 from oma.domain.guidance import build_guidance
 from oma.domain.issues import Issue, Severity, due_time
+from oma.domain.jobs import OPERATION
 from oma.domain.states import IssueState, JobState, StepStatus
+from oma.domain.verdict import of_parked, of_refusal
+from oma.workflow.phases.outcome import count
 from oma.workflow.run import Failure, Run
 
 
 async def park(run: Run, failures: tuple[Failure, ...]) -> str:
-    """Opens an issue per failure and parks the job, in one transaction; the VM stays `cleanup_required`."""
+    """Opens an issue per failure and parks the job, in one transaction; the VM stays `cleanup_required`.
+
+    A failed action has told its sentence to the log already; what follows there says only what follows from it.
+    """
     issues = [_build_issue(run, failure) for failure in failures]
     first, issue = failures[0], issues[0]
-    sentence = f"parked: {first.sentence}"
+    error = _last_words(run, first, issue, issues)
     await run.journal.write(
-        *(IssueOpened(one, f"Issue {one.id} opened: {one.title}") for one in issues),
-        StepEnded(run.phase, StepStatus.FAILED, first.sentence),
-        JobEnded(JobState.PARKED, sentence, error=_last_words(first, issue, issues)),
+        *(IssueOpened(one, _issue_line(one, failure)) for one, failure in zip(issues, failures, strict=True)),
+        StepEnded(run.phase, StepStatus.FAILED, first.sentence, line=f"{run.phase.value} failed."),
+        JobEnded(
+            JobState.PARKED,
+            f"The run is parked: a person has to settle {count(len(issues), 'issue')}.",
+            error=error,
+            summary=_summary(run, JobState.PARKED, error),
+        ),
     )
-    return sentence
+    return f"parked: {first.sentence}"
+
+
+def _issue_line(issue: Issue, failure: Failure) -> str:
+    if failure.action is None:
+        return f"Issue {issue.id} opened: {issue.title}"
+    return f"Issue {issue.id} opened about {failure.action.words}; what to do stands in it."
+
+
+def _summary(run: Run, state: JobState, error: dict[str, Any]) -> dict[str, Any]:
+    """What the VM's records keep of this run; `completed_at` stays the time of the last complete clean-up."""
+    return {
+        "operation": OPERATION,
+        "status": state.value,
+        "job_id": run.job.id,
+        "ended_at": run.tools.clock.now().isoformat(),
+        "reason": error["detail"],
+        "replica": error["replica"],
+        "next": error["next"],
+    }
 
 
 async def refuse(run: Run, refused: Refused) -> str:
     """Ends a job whose guards refused before anything was touched; the VM gets its former status back."""
-    sentence = f"Nothing was touched: {refused.sentence}"
-    error = {"code": refused.code.value, "detail": refused.sentence, "phase": run.phase.value, **refused.fields}
+    verdict = of_refusal(
+        refused.refusals,
+        needs_revert=any(volume.needs_revert for volume in run.plan.volumes),
+        source_off=run.plan.source_powered_off,
+    )
+    error = {
+        "code": refused.code.value,
+        "detail": refused.sentence,
+        "phase": run.phase.value,
+        **verdict.as_json(),
+        **refused.fields,
+    }
     await run.journal.write(
         StepEnded(run.phase, StepStatus.FAILED, refused.sentence),
         StatusRestored(run.plan.context_id, run.plan.former_status, f"Status back to {run.plan.former_status}."),
-        JobEnded(JobState.FAILED, sentence, error=error),
+        JobEnded(
+            JobState.FAILED,
+            "The run ended; nothing was touched.",
+            error=error,
+            summary=_summary(run, JobState.FAILED, error),
+        ),
     )
-    return sentence
+    return f"Nothing was touched: {refused.sentence}"
 
 
 def _build_issue(run: Run, failure: Failure) -> Issue:
@@ -73,8 +118,9 @@ def _severity(failure: Failure, kind: ActionKind | None) -> Severity:
     return Severity.CRITICAL if critical else Severity.STANDARD
 
 
-def _last_words(first: Failure, issue: Issue, issues: list[Issue]) -> dict[str, Any]:
+def _last_words(run: Run, first: Failure, issue: Issue, issues: list[Issue]) -> dict[str, Any]:
     action = first.action
+    verdict = of_parked(run.plan, run.actions, {one.kind for one in issues}, run.job.id)
     return {
         "code": first.code.value if first.code in PARKING_CODES else Code.CLEANUP_FAILED.value,
         "detail": first.sentence,
@@ -84,7 +130,8 @@ def _last_words(first: Failure, issue: Issue, issues: list[Issue]) -> dict[str, 
         "issue_id": issue.id,
         "issue_ids": [one.id for one in issues],
         "guidance": list(issue.guidance),
-        "replica": "unknown",
+        "source_powered_off": run.plan.source_powered_off,
+        **verdict.as_json(),
     }
 
 

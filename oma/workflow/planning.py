@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oma.domain.actions import ActionKind, PlannedAction, Target
 from oma.domain.evidence import Evidence
 from oma.domain.plan import Plan, TestVmPlan, VolumePlan
 from oma.domain.records import DiskRecord, FailoverRecord, VolumeRecord
 from oma.domain.states import PHASES, Phase, VolumePlace, phase_seq
+from oma.domain.verdict import SOURCE_OFF, was_source_powered_off
 from oma.domain.world import CloudVolume, Mapping, Unanswered
-from oma.workflow.leftover import build_test_vm_plan, find_test_vm, place_of
-from oma.workflow.life import failover_life
+from oma.workflow.holding import dead_injections, end_risks, plan_ends
+from oma.workflow.leftover import build_test_vm_plan, find_test_vm, left_alone, place_of
 from oma.workflow.revert_need import revert_need
 from oma.workflow.snapshot_rules import choose_snapshot
-
-POWER_OFF_STEP = "source-vm-power-off"
+from oma.workflow.snapshot_words import leftover_risks, revert_words, snapshot_observations, snapshots_to_delete
+from oma.workflow.telling import observed_doubts, observed_life, observed_vms, vm_risks
 
 
 def build_plan(evidence: Evidence) -> Plan:
@@ -25,7 +28,8 @@ def build_plan(evidence: Evidence) -> Plan:
     test_vm = build_test_vm_plan(evidence)
     volumes = _plan_volumes(evidence, oma_vm_id)
     open_failovers = tuple(failover for failover in records.failovers if failover.is_open)
-    powered_off = any(_powered_source_off(evidence, failover) for failover in open_failovers)
+    powered_off = was_source_powered_off(records)
+    ends = tuple(plan_ends(evidence, volumes))
     return Plan(
         context_id=context.context_id,
         vm_name=context.vm_name,
@@ -37,14 +41,26 @@ def build_plan(evidence: Evidence) -> Plan:
         open_failover_ids=tuple(failover.id for failover in open_failovers),
         open_joblog_ids=tuple(
             log.job_id
-            for failover in open_failovers
+            for failover in (*open_failovers, *_ended_drill(evidence))
             if (log := records.joblog_of(failover)) is not None and log.status in ("pending", "running")
         ),
-        actions=_plan_actions(volumes, oma_vm_id, test_vm, _tracked(evidence)),
-        observed=_observations(evidence, volumes, test_vm),
-        risks=_risks(volumes, test_vm, powered_off=powered_off),
+        actions=_plan_actions(volumes, oma_vm_id, test_vm, snapshots_to_delete(evidence, volumes), ends=ends),
+        observed=(*_observations(evidence, volumes, test_vm), *dead_injections(evidence), *observed_doubts(evidence)),
+        risks=(
+            *_risks(volumes, powered_off=powered_off),
+            *vm_risks(evidence, test_vm),
+            *end_risks(evidence, ends),
+            *leftover_risks(evidence, volumes),
+        ),
         source_powered_off=powered_off,
+        left_alone=left_alone(evidence),
     )
+
+
+def _ended_drill(evidence: Evidence) -> tuple[FailoverRecord, ...]:
+    """A test failover whose row is completed and that a person ends: the row stays, its JobLog must not stay open."""
+    newest = evidence.records.newest_failover
+    return (newest,) if newest is not None and newest.status == "completed" and evidence.words.end_test else ()
 
 
 def first_phase_problem(plan: Plan, phases: tuple[Phase, ...]) -> str | None:
@@ -123,10 +139,15 @@ def _mapping_words(mapping: Mapping | Unanswered | None) -> str:
 
 
 def _plan_actions(
-    volumes: tuple[VolumePlan, ...], oma_vm_id: str, test_vm: TestVmPlan | None, tracked: dict[str, list[str]]
+    volumes: tuple[VolumePlan, ...],
+    oma_vm_id: str,
+    test_vm: TestVmPlan | None,
+    tracked: dict[str, list[str]],
+    *,
+    ends: Sequence[PlannedAction],
 ) -> tuple[PlannedAction, ...]:
     actions: list[PlannedAction] = []
-    if test_vm is not None and test_vm.state == "Running":
+    if test_vm is not None and test_vm.state == "Running" and not test_vm.kept:
         actions.append(
             PlannedAction(
                 Phase.DETACH,
@@ -135,7 +156,8 @@ def _plan_actions(
                 f"Stop the test VM {test_vm.name}, unforced.",
             )
         )
-    actions += [_detach(volume) for volume in volumes if will_be_detached(volume)]
+    actions += ends
+    actions += [_detach(volume, test_vm) for volume in volumes if will_be_detached(volume)]
     actions += [_revert(volume) for volume in volumes if volume.needs_revert]
     actions += [
         PlannedAction(
@@ -157,7 +179,7 @@ def _plan_actions(
         for volume in volumes
         if will_be_detached(volume) or volume.place is VolumePlace.DETACHED
     ]
-    if test_vm is not None and test_vm.state in ("Running", "Stopped"):
+    if test_vm is not None and test_vm.state in ("Running", "Stopped") and not test_vm.kept:
         actions.append(
             PlannedAction(
                 Phase.RESET,
@@ -177,12 +199,13 @@ def will_be_detached(volume: VolumePlan) -> bool:
     return volume.place is VolumePlace.ON_TEST_VM or (volume.place is VolumePlace.ON_OMA and volume.needs_revert)
 
 
-def _detach(volume: VolumePlan) -> PlannedAction:
+def _detach(volume: VolumePlan, test_vm: TestVmPlan | None) -> PlannedAction:
+    vm = f"the VM {test_vm.name} of the live failover" if test_vm is not None and test_vm.kept else "the test VM"
     return PlannedAction(
         Phase.DETACH,
         ActionKind.DETACH_VOLUME,
         Target(volume_id=volume.volume_id, volume_name=volume.name, vm_id=volume.vm_id),
-        f"Detach {volume.name} from {'the OMA' if volume.place is VolumePlace.ON_OMA else 'the test VM'}.",
+        f"Detach {volume.name} from {'the OMA' if volume.place is VolumePlace.ON_OMA else vm}.",
     )
 
 
@@ -195,57 +218,28 @@ def _revert(volume: VolumePlan) -> PlannedAction:
     )
 
 
-def _tracked(evidence: Evidence) -> dict[str, list[str]]:
-    """Volume id → its tracked snapshots that CloudStack still lists on it."""
-    tracked: dict[str, list[str]] = {}
-    for facts in evidence.snapshots:
-        listed = facts.cloud
-        if listed is None or isinstance(listed, Unanswered) or listed.volume_id != facts.volume_id:
-            continue
-        tracked.setdefault(facts.volume_id, []).append(facts.snapshot_id)
-    return tracked
-
-
-def _powered_source_off(evidence: Evidence, failover: FailoverRecord) -> bool:
-    log = evidence.records.joblog_of(failover)
-    return log is not None and POWER_OFF_STEP in log.step_names
-
-
 def _observations(evidence: Evidence, volumes: tuple[VolumePlan, ...], test_vm: TestVmPlan | None) -> tuple[str, ...]:
     lines: list[str] = []
-    for failover in evidence.records.failovers:
-        if failover.is_open:
-            life = failover_life(evidence.records, failover, evidence.observed_at, evidence.limits)
-            lines.append(
-                f"The {failover.job_type} failover {failover.job_id} says {failover.status or 'nothing'}: "
-                f"{life.sentence}"
-            )
-    if test_vm is not None:
-        lines.append(f"The test VM {test_vm.name} is {test_vm.state}; known by {test_vm.known_by}.")
+    lines += observed_life(evidence)
+    lines += observed_vms(evidence, test_vm)
     for volume in volumes:
-        revert = f"goes back to snapshot {volume.snapshot_id}" if volume.needs_revert else "needs no revert"
         root = " as its root disk" if volume.is_root else ""
         lines.append(
             f"{volume.name} ({volume.disk_id}) is {volume.place.value}{root}; the Volume Daemon says {volume.mapping}; "
-            f"it {revert}: {volume.revert_reason}."
+            f"it {revert_words(evidence, volume)}: {volume.revert_reason}."
         )
-    dead = [facts.snapshot_id for facts in evidence.snapshots if facts.cloud is None]
-    lines += [f"The tracked snapshot {snapshot_id} is no longer listed by CloudStack." for snapshot_id in dead]
+    lines += snapshot_observations(evidence, volumes)
     return tuple(lines)
 
 
-def _risks(volumes: tuple[VolumePlan, ...], test_vm: TestVmPlan | None, *, powered_off: bool) -> tuple[str, ...]:
+def _risks(volumes: tuple[VolumePlan, ...], *, powered_off: bool) -> tuple[str, ...]:
     risks: list[str] = []
     if powered_off:
-        risks.append("The source VM was powered off by this failover; start it in vCenter.")
+        risks.append(SOURCE_OFF)
     reverts = sum(volume.needs_revert for volume in volumes)
     if reverts:
         risks.append(
             f"{reverts} volume{'s lose' if reverts > 1 else ' loses'} everything written since the snapshot; from the "
             "first revert on the way is forward only."
         )
-    if test_vm is not None and test_vm.state == "Running":
-        risks.append(f"The test VM {test_vm.name} is running and will be stopped.")
-    if test_vm is not None and test_vm.state not in ("Running", "Stopped"):
-        risks.append(f"The test VM {test_vm.name} is {test_vm.state} and will be left as it is.")
     return tuple(risks)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
 from oma.domain.actions import Action, ActionKind
 from oma.domain.evidence import Evidence
+from oma.domain.holders import DeviceHolders
 from oma.domain.records import FailoverRecord
 from oma.domain.states import VolumePlace
-from oma.domain.world import Mapping, VolumeFacts
-from oma.workflow.snapshot_rules import last_cleanup_at
+from oma.domain.world import CloudSnapshot, CloudVolume, Mapping, Unanswered, VolumeFacts
+from oma.workflow.doubt import earliest
+from oma.workflow.since import begun_at, last_cleanup_at
+from oma.workflow.tracking import is_ours_by_name
 
-WRITING_STEPS: Final = frozenset(
-    {"virtio-driver-injection", "vm-creation", "volume-attachment", "vm-startup-and-validation"}
-)
-"""Steps of a failover after which a disk may have been written to or may have left the OMA."""
+INJECTION_STEP: Final = "virtio-driver-injection"
+MOVING_STEPS: Final = frozenset({"vm-creation", "volume-attachment", "vm-startup-and-validation"})
+"""Steps of a failover from which on a disk may have left the OMA."""
+CLOCKS_AGREE: Final = timedelta(seconds=120)
+"""How far CloudStack's clock and the database's may be apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,10 @@ class RevertNeed:
 
 
 def revert_need(evidence: Evidence, facts: VolumeFacts, place: VolumePlace) -> RevertNeed:
-    """Judged from where the volume is, its mapping, and the steps that its failovers wrote."""
+    """Judged from where the volume is, who holds it, its mapping, and the steps that its failovers wrote."""
+    holder = _foreign_holder(evidence, facts)
+    if holder is not None:
+        return RevertNeed(needed=True, reason=f"{holder} holds its device while a failover is open")
     proven = proven_revert(evidence, facts.volume_id)
     if proven is not None and place in (VolumePlace.DETACHED, VolumePlace.ON_OMA):
         return RevertNeed(needed=False, reason=f"reverted already by job {proven.job_id} (action {proven.id})")
@@ -37,7 +45,7 @@ def revert_need(evidence: Evidence, facts: VolumeFacts, place: VolumePlace) -> R
         return RevertNeed(needed=True, reason="the Volume Daemon has no mapping for it")
     if facts.mapping.operation_mode == "failover":
         return RevertNeed(needed=True, reason="its mapping stands at failover")
-    return _need_by_failovers(evidence)
+    return _need_by_failovers(evidence, facts)
 
 
 def proven_revert(evidence: Evidence, volume_id: str) -> Action | None:
@@ -48,34 +56,70 @@ def proven_revert(evidence: Evidence, volume_id: str) -> Action | None:
             found = action
     if found is None or found.ended_at is None:
         return None
-    begun = [failover.created_at or failover.started_at for failover in evidence.records.failovers]
+    begun = [begun_at(failover) for failover in evidence.records.failovers]
     return None if any(at is not None and at > found.ended_at for at in begun) else found
 
 
-def _need_by_failovers(evidence: Evidence) -> RevertNeed:
+def _foreign_holder(evidence: Evidence, facts: VolumeFacts) -> str | None:
+    """Whoever holds the device beside the export and its clients may have written, or may still."""
+    if not isinstance(facts.holders, DeviceHolders) or not any(one.is_open for one in evidence.records.failovers):
+        return None
+    # Since when it runs is told to the second, and a plan must not go stale by that.
+    return next((replace(holder, since=None).sentence for holder in facts.holders.others), None)
+
+
+def _need_by_failovers(evidence: Evidence, facts: VolumeFacts) -> RevertNeed:
     records = evidence.records
     failovers = [failover for failover in records.failovers if not _is_settled(evidence, failover)]
     if not failovers:
         return RevertNeed(needed=False, reason="no failover since the last completed replication or clean-up")
+    stayed = _attachment_before(evidence, facts, failovers)
     for failover in failovers:
         log = records.joblog_of(failover)
         if log is None:
             return RevertNeed(needed=True, reason=f"failover {failover.job_id} left no JobLog to exclude a write by")
-        written = sorted(WRITING_STEPS.intersection(log.step_names))
-        if written:
-            return RevertNeed(needed=True, reason=f"failover {failover.job_id} reached {written[0]}")
+        if INJECTION_STEP in log.step_names:
+            return RevertNeed(needed=True, reason=f"failover {failover.job_id} reached {INJECTION_STEP}")
+        moved = sorted(MOVING_STEPS.intersection(log.step_names))
+        if moved and stayed is None:
+            return RevertNeed(needed=True, reason=f"failover {failover.job_id} reached {moved[0]}")
+    if any(MOVING_STEPS.intersection(log.step_names) for log in records.joblog) and stayed is not None:
+        return RevertNeed(needed=False, reason=f"it never left the OMA: {stayed}, and no failover injected drivers")
     return RevertNeed(needed=False, reason="it never left the OMA and no failover reached a step that writes to it")
+
+
+def _attachment_before(evidence: Evidence, facts: VolumeFacts, failovers: list[FailoverRecord]) -> str | None:
+    """CloudStack's word that the volume hangs on the OMA since before any of these failovers; None where it has none.
+
+    CloudStack dates every attachment anew. The failover's time is the database's, whose zone may be mistaken, so that
+    the attachment must be older than every snapshot of ours on this VM as well: those carry CloudStack's own time.
+    """
+    volume = facts.cloud
+    if (
+        not isinstance(volume, CloudVolume)
+        or volume.attached_at is None
+        or isinstance(evidence.own_snapshots, Unanswered)
+    ):
+        return None
+    tracked = [one.cloud for one in evidence.snapshots if isinstance(one.cloud, CloudSnapshot)]
+    made = [one.created for one in (*tracked, *(one for one in evidence.own_snapshots if is_ours_by_name(one)))]
+    begun = [earliest(evidence.records, begun_at(failover)) for failover in failovers]
+    at = volume.attached_at
+    before_all = all(one is not None and at + CLOCKS_AGREE < one for one in begun)
+    if not before_all or not all(one is not None and at < one for one in made):
+        return None
+    return f"CloudStack shows it attached since {at.isoformat()}"
 
 
 def _is_settled(evidence: Evidence, failover: FailoverRecord) -> bool:
     """A clean-up of ours ended it, or a completed replication that began after its end made the disk good again."""
-    ended = failover.completed_at
+    records, ended = evidence.records, failover.completed_at
     if failover.is_open or ended is None:
         return False
-    begun, cleaned = failover.created_at or failover.started_at, last_cleanup_at(evidence.records)
+    begun, cleaned = begun_at(failover), last_cleanup_at(records)
     if begun is not None and cleaned is not None and begun < cleaned:
         return True
     return any(
-        row.status == "completed" and row.started_at is not None and row.started_at >= ended
-        for row in evidence.records.replications
+        row.status == "completed" and row.started_at is not None and earliest(records, row.started_at) >= ended
+        for row in records.replications
     )

@@ -17,9 +17,7 @@ from oma.ports import Clock, Cloud, Fault, Ids, Inventory, JournalStore, Upstrea
 from oma.workflow.bus import EventBus
 from oma.workflow.journal import Journal
 from oma.workflow.pace import Pace
-
-ANALYSES_AT_ONCE = 2
-"""Runs that analyse at once: those that came first are through sooner, and the OMA's attach queue starts to work."""
+from oma.workflow.waves import Waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +32,8 @@ class Figures:
     settle_s: float = 10.0
     """How long CloudStack and the OMA may take to show what an ended job has done."""
     parallel: int = 16
+    stopped_again_s: float = 60.0
+    """After a forced stop: how far apart `Stopped` is seen twice before a revert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Tools:
     figures: Figures = field(default_factory=Figures)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     pace: Pace = field(default_factory=Pace)
-    analyses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ANALYSES_AT_ONCE))
+    analyses: Waves = field(default_factory=Waves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Failure:
     upstream: Upstream | None = None
     unknown: bool = False
     evidence: dict[str, Any] = field(default_factory=dict)
+    guard: Code | None = None
+    """As what a guard would refuse it; a run that has not acted yet is then refused so."""
 
 
 def code_of(error: UpstreamError) -> Code:
@@ -105,6 +107,11 @@ class Run:
         self._seq = max((action.seq for action in claimed.actions), default=0)
 
     @property
+    def actions(self) -> tuple[Action, ...]:
+        """As far as they were begun or skipped."""
+        return tuple(self._actions.values())
+
+    @property
     def has_acted(self) -> bool:
         """Whether any action was ever begun: from then on the run parks instead of failing."""
         return any(action.state is not ActionState.SKIPPED for action in self._actions.values())
@@ -122,7 +129,14 @@ class Run:
     def is_unsent(self, planned: PlannedAction) -> bool:
         """Not begun yet, or begun by an earlier process that may not have sent it: the world is looked at first."""
         action = self.find_action(planned)
-        return action is None or (action.state is ActionState.STARTED and action.remote_id is None)
+        return self.is_unbegun(planned) or (
+            action is not None and action.state is ActionState.STARTED and action.remote_id is None
+        )
+
+    def is_unbegun(self, planned: PlannedAction) -> bool:
+        """Never begun, or released for another attempt that has not begun yet."""
+        action = self.find_action(planned)
+        return action is None or action.state is ActionState.PLANNED
 
     def is_executed(self, planned: PlannedAction) -> bool:
         """Done by its own proof, not skipped."""
@@ -134,7 +148,11 @@ class Run:
         return step is not None and step.status in (StepStatus.COMPLETED, StepStatus.SKIPPED)
 
     def new_action(self, planned: PlannedAction, state: ActionState = ActionState.STARTED) -> Action:
-        """A fresh action with an id of its own; not yet journaled."""
+        """A fresh action with an id of its own, or the next attempt of one that was released; not yet journaled."""
+        released = self.find_action(planned)
+        if released is not None and released.state is ActionState.PLANNED:
+            now = self.tools.clock.now()
+            return replace(released, state=state, intent_at=now, evidence={}, error=None, sentence=planned.sentence)
         self._seq += 1
         return Action(
             id=self.tools.ids.new_id(),

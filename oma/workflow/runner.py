@@ -7,9 +7,11 @@ from typing import Final
 
 from oma.domain.changes import JobEnded, JobReleased, StepEnded, StepStarted
 from oma.domain.errors import Code, ConcurrentChange, OmaError, Refusal, Refused
-from oma.domain.jobs import ClaimedJob
-from oma.domain.states import PHASES, JobState, Phase, Replica, StepStatus
+from oma.domain.jobs import OPERATION, ClaimedJob
+from oma.domain.states import PHASES, JobState, Phase, StepStatus
+from oma.domain.verdict import of_partial
 from oma.ports import Fault, UpstreamError
+from oma.workflow.forcing import leaks_of
 from oma.workflow.parking import park, refuse
 from oma.workflow.phases import analyze, detach, reattach, reset, snapshots
 from oma.workflow.phases.outcome import PhaseOutcome
@@ -75,28 +77,36 @@ async def _end_partial(run: Run) -> str:
     """The phases asked for are done, the last one was not among them: the VM keeps `cleanup_required`."""
     names = [phase.value for phase in run.job.request.phases if phase is not Phase.ANALYZE] or [Phase.ANALYZE.value]
     sentence = f"Ran {', '.join(names)} for {run.plan.vm_name}; the VM is not cleaned up"
-    result = {
-        "partial": True,
-        "message": sentence,
-        "replica": Replica.UNKNOWN.value,
-        "next": f"Run the clean-up of {run.plan.vm_name} again; it goes on from here.",
+    verdict = of_partial(run.plan, run.actions).as_json()
+    summary = {
+        "operation": OPERATION,
+        "status": "partial",
+        "job_id": run.job.id,
+        "ended_at": run.tools.clock.now().isoformat(),
+        **verdict,
     }
-    await run.journal.write(JobEnded(JobState.COMPLETED, sentence, result=result))
+    leaks = leaks_of(run)
+    result = {"partial": True, "message": sentence, **({"leaks": leaks} if leaks else {}), **verdict}
+    await run.journal.write(JobEnded(JobState.COMPLETED, sentence, result=result, summary=summary))
     return sentence
 
 
 async def _end_badly(run: Run, failures: tuple[Failure, ...]) -> str:
-    """Parks a run that has acted; one that has not touched anything is refused as `state_unknown` instead."""
+    """Parks a run that has acted; one that has not touched anything is refused instead, `state_unknown` by default."""
     if run.has_acted:
         return await park(run, failures)
-    first = failures[0]
-    refusal = Refusal(
-        Code.STATE_UNKNOWN,
-        first.sentence,
-        "See that CloudStack and the Volume Daemon answer (oma doctor), then ask again.",
-        dict(first.evidence),
+    guarded = [one for one in failures if one.guard is not None] or [failures[0]]
+    refusals = tuple(
+        Refusal(one.guard or Code.STATE_UNKNOWN, one.sentence, _next_step(one.guard), dict(one.evidence))
+        for one in guarded
     )
-    return await refuse(run, Refused((refusal,), vm_name=run.plan.vm_name))
+    return await refuse(run, Refused(refusals, vm_name=run.plan.vm_name))
+
+
+def _next_step(guard: Code | None) -> str:
+    if guard in (None, Code.STATE_UNKNOWN):
+        return "See that CloudStack and the Volume Daemon answer (oma doctor), then ask again."
+    return "Wait until that is over, then ask again with a dry run."
 
 
 def _failure_of(run: Run, error: UpstreamError) -> Failure:

@@ -41,7 +41,8 @@ def changes_between(before: Plan, after: Plan) -> Iterator[str]:
     for told in ("observed", "risks"):
         del old[told], new[told]
     volumes = [{volume["volume_id"]: volume for volume in plan.pop("volumes")} for plan in (old, new)]
-    actions = [[action["sentence"] for action in plan.pop("actions")] for plan in (old, new)]
+    planned = [plan.pop("actions") for plan in (old, new)]
+    actions = [[action["sentence"] for action in each] for each in planned]
     yield from _changed_values("The VM's", old, new)
     for volume_id in sorted({*volumes[0], *volumes[1]}):
         was, now = volumes[0].get(volume_id), volumes[1].get(volume_id)
@@ -52,6 +53,8 @@ def changes_between(before: Plan, after: Plan) -> Iterator[str]:
     gone, added = (_without(actions[0], actions[1]), _without(actions[1], actions[0]))
     yield from (f"No longer planned: {sentence}" for sentence in gone)
     yield from (f"Planned now: {sentence}" for sentence in added)
+    if actions[0] == actions[1] and planned[0] != planned[1]:
+        yield "What would be done is the same, but to others: a process that would be ended has been started anew."
     if not gone and not added and actions[0] != actions[1]:
         yield "The same actions are planned in another order."
 

@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from oma.domain.records import VmRecords
 from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mark
-from oma.ports import Cloud, Volumes
+from oma.ports import Cloud, Inventory, Volumes
 
 T = TypeVar("T")
 BATCH = 200
@@ -76,6 +77,23 @@ class Shared(Generic[T]):
         return [(part, await self._look(part)) for part in parts]
 
 
+class SweptInventory:
+    """`Inventory` whose records of single VMs are read together; everything else passes through."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._records = Sweep[VmRecords](inventory.list_records_of, lambda records: records.context.context_id)
+        self.list_contexts_named = inventory.list_contexts_named
+        self.find_context = inventory.find_context
+        self.list_records_of = inventory.list_records_of
+        self.list_known_volume_ids = inventory.list_known_volume_ids
+        self.list_records = inventory.list_records
+
+    async def get_records(self, context_id: str) -> VmRecords:
+        found = await self._records.get([context_id])
+        return found[0] if found else await self._inventory.get_records(context_id)
+
+
 class SweptCloud:
     """`Cloud` whose lists of volumes, snapshots and VMs by id are swept; everything else passes through."""
 
@@ -94,6 +112,8 @@ class SweptCloud:
         self.list_vms_named = self._named_vms.get
         self.list_snapshots_named = self._named_snapshots.get
         self.list_vm_events = cloud.list_vm_events
+        self.find_host = cloud.find_host
+        self.find_host_state = cloud.find_host_state
         self.submit_stop_vm = cloud.submit_stop_vm
         self.submit_destroy_vm = cloud.submit_destroy_vm
         self.submit_revert = cloud.submit_revert

@@ -1,20 +1,19 @@
-"""The admin API: seeds scenarios, reads bytes and hashes, changes behaviour, injects faults."""
+"""The admin API: seeds scenarios, reads bytes and hashes, changes behaviour, injects faults; rows in `admin_rows`."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from ossea.simulator.admin_requests import BadInput, NotFound, read_body, read_number
+from ossea.simulator.admin_rows import RowsApi
 from ossea.simulator.calls import is_read
-from ossea.simulator.model import seeding
 from ossea.simulator.model.faults import FaultFault, fault_from_json
-from ossea.simulator.model.machine import Model
-from ossea.simulator.model.seeding import SeedFault
+from ossea.simulator.model.rows import SeedFault
 from ossea.simulator.model.settings import RESTART_MODES, SettingsFault
 from ossea.simulator.service import Simulator
 from ossea.simulator.storage import ContentMissing
@@ -22,15 +21,8 @@ from ossea.simulator.storage import ContentMissing
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LARGEST_BODY = 64 << 20
 _LARGEST_READ = 16 << 20
+_SEEDED = frozenset({"hosts", "projects", "vms", "volumes", "snapshots"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-class NotFound(Exception):
-    """No such entity."""
-
-
-class BadInput(ValueError):
-    """The body or the query makes no sense; the text says why."""
 
 
 class AdminApi:
@@ -49,14 +41,7 @@ class AdminApi:
                 web.get("/volumes/{id}/hash", self.volume_hash),
                 web.get("/volumes/{id}/bytes", self.volume_bytes),
                 web.post("/volumes/{id}/write", self.volume_write),
-                web.patch("/volumes/{id}", self.patch_volume),
-                web.delete("/volumes/{id}", self.delete_volume),
-                web.patch("/vms/{id}", self.patch_vm),
                 web.get("/snapshots/{id}/hash", self.snapshot_hash),
-                web.patch("/snapshots/{id}", self.patch_snapshot),
-                web.delete("/snapshots/{id}", self.delete_snapshot),
-                web.post("/vm-snapshots", self.add_vm_snapshot),
-                web.delete("/vm-snapshots/{id}", self.delete_vm_snapshot),
                 web.get("/calls", self.calls),
                 web.get("/effects", self.effects),
                 web.get("/settings", self.get_settings),
@@ -67,6 +52,7 @@ class AdminApi:
                 web.post("/restart", self.restart),
             ]
         )
+        app.add_routes(RowsApi(self._simulator).routes())
         return app
 
     async def reset(self, _request: web.Request) -> web.Response:
@@ -74,12 +60,12 @@ class AdminApi:
         return web.json_response({})
 
     async def seed(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        unknown = set(body) - {"vms", "volumes", "snapshots"}
+        body = await read_body(request)
+        unknown = set(body) - _SEEDED
         if unknown:
-            raise BadInput(f"unknown key {', '.join(sorted(unknown))}; known are snapshots, vms, volumes")
-        ids = await self._simulator.seed(body.get("vms", []), body.get("volumes", []), body.get("snapshots", []))
-        return web.json_response(ids)
+            known = ", ".join(sorted(_SEEDED))
+            raise BadInput(f"unknown key {', '.join(sorted(unknown))}; known are {known}")
+        return web.json_response(await self._simulator.seed(**body))
 
     async def state(self, _request: web.Request) -> web.Response:
         await self._simulator.turn()
@@ -94,14 +80,14 @@ class AdminApi:
         return web.json_response({"sha256": digest, "size_bytes": size})
 
     async def volume_bytes(self, request: web.Request) -> web.Response:
-        offset, length = _number(request, "offset", 0), _number(request, "length", 4096)
+        offset, length = read_number(request, "offset", 0), read_number(request, "length", 4096)
         if length > _LARGEST_READ:
             raise BadInput(f"length may be {_LARGEST_READ} at most")
         content = await self._simulator.read(request.match_info["id"], offset, length)
         return web.Response(body=content, content_type="application/octet-stream")
 
     async def volume_write(self, request: web.Request) -> web.Response:
-        body = await _body(request)
+        body = await read_body(request)
         fill, digits = body.get("fill"), body.get("hex")
         if isinstance(fill, str) == isinstance(digits, str):
             raise BadInput("give fill or hex, one of them")
@@ -119,94 +105,25 @@ class AdminApi:
         digest, size = await self._simulator.snapshot_hash(request.match_info["id"])
         return web.json_response({"sha256": digest, "size_bytes": size})
 
-    async def patch_volume(self, request: web.Request) -> web.Response:
-        changes = await _body(request)
-        row_id = request.match_info["id"]
-
-        def change(model: Model) -> dict[str, Any]:
-            volume = _there(model.world.volumes.find(row_id), "volume", row_id)
-            seeding.patch_volume(model.world, volume, changes)
-            return model.world.volumes.as_json(volume)
-
-        return web.json_response(await self._simulator.change(change))
-
-    async def delete_volume(self, request: web.Request) -> web.Response:
-        row_id = request.match_info["id"]
-
-        def change(model: Model) -> None:
-            seeding.forget_volume(model.world, _there(model.world.live_volume(row_id), "volume", row_id))
-
-        await self._simulator.change(change)
-        return web.json_response({})
-
-    async def patch_vm(self, request: web.Request) -> web.Response:
-        changes = await _body(request)
-        row_id = request.match_info["id"]
-
-        def change(model: Model) -> dict[str, Any]:
-            vm = _there(model.world.vms.find(row_id), "VM", row_id)
-            seeding.patch_vm(model.world, vm, changes)
-            return model.world.vms.as_json(vm)
-
-        return web.json_response(await self._simulator.change(change))
-
-    async def patch_snapshot(self, request: web.Request) -> web.Response:
-        changes = await _body(request)
-        row_id = request.match_info["id"]
-
-        def change(model: Model) -> dict[str, Any]:
-            snapshot = _there(model.world.snapshots.find(row_id), "snapshot", row_id)
-            seeding.patch_snapshot(model.world, snapshot, changes)
-            return model.world.snapshots.as_json(snapshot)
-
-        return web.json_response(await self._simulator.change(change))
-
-    async def delete_snapshot(self, request: web.Request) -> web.Response:
-        row_id = request.match_info["id"]
-
-        def change(model: Model) -> None:
-            seeding.forget_snapshot(model.world, _there(model.world.live_snapshot(row_id), "snapshot", row_id))
-
-        await self._simulator.change(change)
-        return web.json_response({})
-
-    async def add_vm_snapshot(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        row_id = await self._simulator.change(
-            lambda model: seeding.add_vm_snapshot(model.world, str(body.get("vm_id")))
-        )
-        return web.json_response({"id": row_id})
-
-    async def delete_vm_snapshot(self, request: web.Request) -> web.Response:
-        row_id = request.match_info["id"]
-
-        def change(model: Model) -> None:
-            row = _there(model.world.vm_snapshots.find(row_id), "VM snapshot", row_id)
-            row.removed = model.world.now
-            model.world.vm_snapshots.touch(row)
-
-        await self._simulator.change(change)
-        return web.json_response({})
-
     async def calls(self, request: web.Request) -> web.Response:
-        entries = self._simulator.calls.after(_number(request, "after", 0))
+        entries = self._simulator.calls.after(read_number(request, "after", 0))
         if request.query.get("changes") == "1":
             entries = [entry for entry in entries if not is_read(str(entry["command"]))]
         return web.json_response({"calls": entries, "last": self._simulator.calls.last})
 
     async def effects(self, request: web.Request) -> web.Response:
-        entries = self._simulator.effects.after(_number(request, "after", 0))
+        entries = self._simulator.effects.after(read_number(request, "after", 0))
         return web.json_response({"effects": entries, "last": self._simulator.effects.last})
 
     async def get_settings(self, _request: web.Request) -> web.Response:
         return web.json_response(self._simulator.settings.as_json())
 
     async def put_settings(self, request: web.Request) -> web.Response:
-        settings = await self._simulator.put_settings(await _body(request))
+        settings = await self._simulator.put_settings(await read_body(request))
         return web.json_response(settings.as_json())
 
     async def add_fault(self, request: web.Request) -> web.Response:
-        fault = fault_from_json(await _body(request))
+        fault = fault_from_json(await read_body(request))
         fault.command = self._simulator.model.canonical(fault.command)
         if fault.command != "*" and not self._simulator.model.knows(fault.command):
             raise BadInput(f"no command {fault.command}")
@@ -223,34 +140,11 @@ class AdminApi:
         return web.json_response({})
 
     async def restart(self, request: web.Request) -> web.Response:
-        mode = (await _body(request)).get("mode")
+        mode = (await read_body(request)).get("mode")
         if mode is not None and mode not in RESTART_MODES:
             raise BadInput(f"mode must be one of {', '.join(RESTART_MODES)}")
         await self._simulator.restart_server(mode)
         return web.json_response({})
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except json.JSONDecodeError as error:
-        raise BadInput(f"the body is no JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise BadInput("the body must be an object")
-    return body
-
-
-def _number(request: web.Request, name: str, default: int) -> int:
-    value = request.query.get(name, str(default))
-    if not value.isdecimal():
-        raise BadInput(f"{name} must be a whole number, 0 or more")
-    return int(value)
-
-
-def _there(row: Any, what: str, row_id: str) -> Any:
-    if row is None:
-        raise NotFound(f"no {what} {row_id}")
-    return row
 
 
 def _problem(status: int, code: str, detail: str) -> web.Response:

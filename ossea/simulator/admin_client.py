@@ -49,14 +49,15 @@ class AdminClient:
     async def seed(
         self,
         *,
+        hosts: Rows = (),
+        projects: Rows = (),
         vms: Rows = (),
         volumes: Rows = (),
         snapshots: Rows = (),
     ) -> dict[str, Any]:
         """Add entities; see docs/reference/simulator.md for the fields. Answers the ids that were given out."""
-        return await self._call(
-            "POST", "/seed", {"vms": list(vms), "volumes": list(volumes), "snapshots": list(snapshots)}
-        )
+        rows = {"hosts": hosts, "projects": projects, "vms": vms, "volumes": volumes, "snapshots": snapshots}
+        return await self._call("POST", "/seed", {name: list(given) for name, given in rows.items()})
 
     async def state(self) -> dict[str, Any]:
         """All entities by id: vms, volumes, snapshots, vm_snapshots, tags, jobs."""
@@ -96,12 +97,19 @@ class AdminClient:
     async def patch_vm(self, vm_id: str, **fields: Any) -> dict[str, Any]:
         return await self._call("PATCH", f"/vms/{vm_id}", fields)
 
+    async def patch_host(self, host_id: str, **fields: Any) -> dict[str, Any]:
+        return await self._call("PATCH", f"/hosts/{host_id}", fields)
+
     async def patch_snapshot(self, snapshot_id: str, **fields: Any) -> dict[str, Any]:
         return await self._call("PATCH", f"/snapshots/{snapshot_id}", fields)
 
     async def delete_volume(self, volume_id: str) -> None:
         """Soft-delete: it vanishes from all lists, its id still passes the parameter check."""
         await self._call("DELETE", f"/volumes/{volume_id}")
+
+    async def release_device(self, volume_id: str) -> None:
+        """Guests that kept the device of a detached volume lose it."""
+        await self._call("POST", f"/volumes/{volume_id}/release-device")
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
         await self._call("DELETE", f"/snapshots/{snapshot_id}")
@@ -113,6 +121,16 @@ class AdminClient:
 
     async def delete_vm_snapshot(self, vm_snapshot_id: str) -> None:
         await self._call("DELETE", f"/vm-snapshots/{vm_snapshot_id}")
+
+    async def add_event(self, vm_id: str, kind: str, **fields: Any) -> str:
+        """Write into CloudStack's event log; `fields`: created, state, description, level. Answers the event's id."""
+        answer = await self._call("POST", "/events", {"vm_id": vm_id, "type": kind, **fields})
+        return str(answer["id"])
+
+    async def purge_events(self, vm_id: str | None = None) -> int:
+        """Events of one entity go, or all of them; answers how many."""
+        answer = await self._call("DELETE", "/events" if vm_id is None else f"/events?vm_id={vm_id}")
+        return int(answer["purged"])
 
     async def calls(self, after: int = 0, *, changes_only: bool = False) -> list[dict[str, Any]]:
         """API calls with `seq` above `after`, oldest first."""

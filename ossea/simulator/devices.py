@@ -16,6 +16,8 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_SET_FD = 0x4C00
 _LOOP_CLR_FD = 0x4C01
 _TRIES = 50
+_SYS_BLOCK = Path("/sys/block")
+_DELETED = " (deleted)"
 
 
 class NoLoopDevices(Exception):
@@ -57,8 +59,9 @@ class Devices:
         if loop is not None:
             await asyncio.to_thread(_sync, loop)
 
-    def loop_of(self, serial: str) -> Path | None:
-        return self._loops.get(serial)
+    async def loop_of(self, serial: str) -> Path | None:
+        """The loop device on the volume's file; None where there is none, or where that file was replaced."""
+        return await asyncio.to_thread(self._current_loop, serial)
 
     @property
     def mode(self) -> str:
@@ -102,14 +105,23 @@ class Devices:
         target = file.resolve()
         if self._mode == "loop":
             with self._lock:
-                loop = self._loops.get(serial) or _set_up(file)
-                self._loops[serial] = loop
-            target = loop
+                target = self._loops[serial] = self._current_loop(serial) or self._renew(serial, file)
         link = self._root / f"virtio-{serial}"
         fresh = self._root / f".{link.name}.new"
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(target)
         fresh.replace(link)
+
+    def _current_loop(self, serial: str) -> Path | None:
+        loop = self._loops.get(serial)
+        return None if loop is None or _backing_file(loop).endswith(_DELETED) else loop
+
+    def _renew(self, serial: str, file: Path) -> Path:
+        """A loop device on the file as it is now; one on a file that was replaced stays with who holds it."""
+        old = self._loops.get(serial)
+        if old is not None:
+            _clear(old)
+        return _set_up(file)
 
     def _go(self, serial: str) -> None:
         (self._root / f"virtio-{serial}").unlink(missing_ok=True)
@@ -117,6 +129,14 @@ class Devices:
             loop = self._loops.pop(serial, None)
         if loop is not None:
             _clear(loop)
+
+
+def _backing_file(loop: Path) -> str:
+    """Its name, which ends with " (deleted)" once another file has taken its place; empty where it cannot be read."""
+    try:
+        return (_SYS_BLOCK / loop.name / "loop" / "backing_file").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _set_up(file: Path) -> Path:
@@ -173,11 +193,8 @@ def _loops_on(folder: Path) -> list[Path]:
     """Loop devices whose file is, or was, in `folder`."""
     found = []
     prefix = f"{folder.resolve()}/"
-    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            file = backing.read_text(encoding="utf-8", errors="replace").strip()
-        except OSError:
-            continue
-        if file.startswith(prefix):
-            found.append(Path("/dev") / backing.parent.parent.name)
+    for backing in _SYS_BLOCK.glob("loop*/loop/backing_file"):
+        loop = Path("/dev") / backing.parent.parent.name
+        if _backing_file(loop).startswith(prefix):
+            found.append(loop)
     return found

@@ -179,9 +179,10 @@ class Simulator:
 
     # What the admin does
 
-    async def seed(self, vms: Sequence[Any], volumes: Sequence[Any], snapshots: Sequence[Any]) -> dict[str, list[str]]:
+    async def seed(self, **rows: Sequence[Any]) -> dict[str, list[str]]:
+        """Rows by table, as `Model.seed` takes them."""
         try:
-            return self._model.seed(self.now(), vms=vms, volumes=volumes, snapshots=snapshots)
+            return self._model.seed(self.now(), **rows)
         finally:
             await self.turn()
             await self.settled()
@@ -221,7 +222,7 @@ class Simulator:
 
     async def write(self, volume_id: str, offset: int, content: bytes | str) -> None:
         await self._quiet(volume_id)
-        loop = self._devices.loop_of(_serial(volume_id))
+        loop = await self._devices.loop_of(_serial(volume_id))
         await self._storage.write(volume_id, offset, content, loop)
         self.effects.add({"at": self.now(), "effect": "Written", "volume_id": volume_id})
 
@@ -245,7 +246,7 @@ class Simulator:
 
     def _show_devices(self) -> None:
         for volume in self._model.world.volumes.rows.values():
-            if volume.device_on == self._place.oma_vm_id:
+            if volume.is_shown_to(self._place.oma_vm_id):
                 serial = _serial(volume.id)
                 appear = partial(self._devices.appear, serial, self._storage.volume_path(volume.id))
                 self._work(volume.id, appear, None)
@@ -279,8 +280,7 @@ class Simulator:
             case CopyStarted():
                 self._work(effect.volume_id, partial(self._take_snapshot, effect), job_id, also=effect.snapshot_id)
             case RevertStarted():
-                revert = partial(storage.revert, effect.snapshot_id, effect.volume_id, effect.ends_at, effect.fraction)
-                self._work(effect.volume_id, revert, job_id, in_line=False)
+                self._work(effect.volume_id, partial(self._revert, effect), job_id, in_line=False)
             case VolumeErased():
                 self._work(effect.volume_id, partial(storage.erase_volume, effect.volume_id), job_id)
             case SnapshotErased():
@@ -293,6 +293,11 @@ class Simulator:
             case _ if job_id is not None:
                 self._model.release(job_id, self.now())
                 self._wake.set()
+
+    async def _revert(self, effect: RevertStarted) -> None:
+        await self._storage.revert(
+            effect.snapshot_id, effect.volume_id, effect.ends_at, effect.fraction, replaces=effect.replaces
+        )
 
     async def _take_snapshot(self, effect: CopyStarted) -> None:
         """Once only: after a kill the job's copy may be there already, and the volume may have changed since."""

@@ -79,13 +79,16 @@ class Storage:
         """Keep the volume's content of this moment; a snapshot that has its content keeps that."""
         await asyncio.to_thread(self._take_snapshot, volume_id, snapshot_id)
 
-    async def revert(self, snapshot_id: str, volume_id: str, ends_at: float, fraction: float) -> None:
+    async def revert(
+        self, snapshot_id: str, volume_id: str, ends_at: float, fraction: float, *, replaces: bool = False
+    ) -> None:
         """Put the snapshot's content back into the volume's own file, step by step, done just before `ends_at`.
 
-        With `fraction` below 1.0 only that much of it, and the size stays. Raises `ContentMissing`.
+        With `fraction` below 1.0 only that much of it, and the size stays. With `replaces` a blank file takes the
+        volume's place first: who holds the old one goes on with a deleted file. Raises `ContentMissing`.
         """
         try:
-            files = await asyncio.to_thread(self._open_pair, snapshot_id, volume_id)
+            files = await asyncio.to_thread(self._open_pair, snapshot_id, volume_id, replaces=replaces)
         except FileNotFoundError as error:
             raise ContentMissing(f"no content: {Path(str(error.filename)).name}") from None
         try:
@@ -152,14 +155,23 @@ class Storage:
             except FileNotFoundError:
                 raise ContentMissing(f"volume {volume_id} has no content") from None
 
-    def _open_pair(self, snapshot_id: str, volume_id: str) -> _RevertFiles:
+    def _open_pair(self, snapshot_id: str, volume_id: str, *, replaces: bool) -> _RevertFiles:
         source = os.open(self.snapshot_path(snapshot_id), os.O_RDONLY | os.O_CLOEXEC)
         try:
+            if replaces:
+                self._replace(volume_id)
             target = os.open(self.volume_path(volume_id), os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             os.close(source)
             raise
         return _RevertFiles(source, target, self._lock(volume_id))
+
+    def _replace(self, volume_id: str) -> None:
+        path = self.volume_path(volume_id)
+        fresh = path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            os.ftruncate(file.fileno(), path.stat().st_size)
+        fresh.replace(path)
 
     def _hash(self, path: Path) -> tuple[str, int]:
         try:

@@ -9,6 +9,7 @@ import pytest_asyncio
 from sqlalchemy import Table, delete, update
 
 from database.tables import (
+    cbt_history,
     device_mappings,
     failover_jobs,
     job_steps,
@@ -16,6 +17,7 @@ from database.tables import (
     nbd_exports,
     oma_actions,
     ossea_volumes,
+    vm_disks,
     vm_replication_contexts,
 )
 from oma.demo.checks import faults_of_a_cleaned_vm, faults_of_a_parked_vm
@@ -104,6 +106,16 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         ),
         "with current job",
     ),
+    "change id": (
+        lambda world, vm: set_rows(world, vm_disks, "vm_context_id", vm.context_id, disk_change_id="52 de c0 d9/later"),
+        "the change id of",
+    ),
+    "history of change ids": (
+        lambda world, vm: world.stack.door.write(
+            lambda connection: connection.execute(delete(cbt_history).where(cbt_history.c.job_id == vm.replication_id))
+        ),
+        "cbt_history has 0 rows",
+    ),
     "failover": (
         lambda world, vm: set_rows(world, failover_jobs, "job_id", vm.failover_id, status="pending"),
         "is pending",
@@ -149,6 +161,8 @@ async def test_a_vm_that_was_not_cleaned_up_has_every_fault(world: World, broken
         "which no action has",
         "something-else",
         "the status is cleanup_required",
+        "the change id of",
+        "cbt_history has 0 rows",
     ]
 
 

@@ -17,9 +17,10 @@ import pytest
 from rich.console import Console
 
 from oma.demo import main
+from oma.demo.holders import SCRIPT, missing_right
 from oma.demo.programs import clean_environment, find_command
 from oma.demo.scenarios import SCENARIOS
-from oma.demo.scenarios.base import Result
+from oma.demo.scenarios.base import Anywhere, Result
 from oma.demo.stack import ANY_PORTS, StackOptions, choose_ports, running_stack
 from oma.demo.story import DiskStory, SeededVm, VmStory
 from oma.demo.world import World
@@ -72,6 +73,7 @@ def leftovers(folder: Path) -> list[str]:
         line = " ".join(process.info["cmdline"] or [])
         if str(folder) in line:
             found.append(line)
+    found += [line for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines() if str(folder) in line]
     backed = Path("/sys/block").glob("loop*/loop/backing_file")
     return [*found, *(str(path) for path in backed if str(folder) in path.read_text(encoding="utf-8"))]
 
@@ -109,7 +111,9 @@ async def test_the_demo_stays_up_until_it_is_told_to_end(tmp_path: Path, taken_p
     for step in ("analyze-volume-state", "detach-attached-volumes", "cleanup-snapshots", "reattach-all-volumes"):
         assert step in said
     assert "replica: ready" in said
-    assert len([line for line in running if "serve" in line]) == 3
+    assert len([line for line in running if " serve " in line]) == 3
+    if missing_right() is None:
+        assert [line for line in running if SCRIPT in line]
     assert await asyncio.to_thread(leftovers, tmp_path) == []
 
 
@@ -141,7 +145,7 @@ async def test_a_database_with_rows_is_never_filled(tmp_path: Path) -> None:
     assert await asyncio.to_thread(leftovers, folder) == []
 
 
-class Wrong:
+class Wrong(Anywhere):
     """A scenario that does not end as it should."""
 
     title, vm_name, expected, alone = "one that goes wrong", "wrong", "200 ready", False

@@ -88,7 +88,7 @@ BAD_BODIES: dict[str, tuple[bytes, str]] = {
     "phases as a text": (b'{"phases": "reset-vm-state"}', "phases"),
     "no phases": (b'{"phases": []}', "phases"),
     "phases with a gap": (b'{"phases": ["detach-attached-volumes", "reattach-all-volumes"]}', "phases"),
-    "force before it can be judged": (b'{"force": true, "reason": "I know"}', "force"),
+    "force where no run has failed": (b'{"force": true, "reason": "I know"}', "force"),
 }
 
 

@@ -10,7 +10,9 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from oma.domain.actions import ActionKind
+from oma.domain.holders import DeviceHolder, ProcessId
 from oma.domain.states import ActionState, JobState, Phase, StepStatus
+from oma.domain.world import CloudSnapshot
 from tests.browser.chromium import CHROMIUM, open_browser, open_page
 from tests.browser.journey import clean_up_by_hand, open_confirmation, take, watch_to_the_end
 from tests.browser.stub_stack import serve
@@ -112,7 +114,7 @@ async def test_a_parked_run_tells_what_to_do(browser, daemon, url, screenshots):
         journey = await watch_to_the_end(page, end_timeout_s=20)
         await take(page, screenshots, "job-parked")
         assert journey.badge == "parked: needs a person"
-        assert journey.answer == "The revert of vol-1 failed."
+        assert journey.answer == "replica unknown The revert of vol-1 failed."
         await expect(page.locator(".issue .guidance li").first).to_contain_text("cs queryAsyncJobResult")
 
 
@@ -158,12 +160,79 @@ async def test_the_keyboard_alone_reaches_and_confirms_the_plan(browser, daemon,
         assert len(daemon.estate.queued) == 1
 
 
-async def press_until_focused(page: Page, words: str) -> None:
+async def press_until_focused(page: Page, words: str, name: str | None = None) -> None:
+    """`name`: that of a field; else the words that stand on what is focused."""
     for _ in range(40):
         await page.keyboard.press("Tab")
-        if words in (await page.locator(":focus").text_content() or ""):
+        focused = page.locator(":focus")
+        if name is not None and await focused.get_attribute("name") == name:
+            return
+        if name is None and words in (await focused.text_content() or ""):
             return
     raise AssertionError(f"the keyboard never reached {words!r}")
+
+
+async def test_a_person_ends_a_hung_injection_by_keyboard_and_confirms_the_plan(browser, daemon, url, screenshots):
+    hold(daemon)
+    async with open_page(browser) as (page, complaints):
+        await page.goto(f"{url}/vms/ctx-held/cleanup")
+        await take(page, screenshots, "offer")
+        await press_until_focused(page, "", name="reason")
+        assert await page.evaluate("document.activeElement.labels[0].innerText") == "Reason, kept in the audit for ever"
+        await page.keyboard.press("Enter")
+        await expect(page.locator("h2#h-offers")).to_be_visible()
+        await page.keyboard.type("hung since two, nobody waits for it")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".notice.busy")).to_contain_text("end the driver injection")
+        await take(page, screenshots, "insisted")
+        await press_until_focused(page, "Run exactly this plan")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(re.compile("/jobs/"))
+        [queued] = daemon.estate.queued
+        assert queued.request["words"]["reason"] == "hung since two, nobody waits for it"
+        assert complaints == []
+
+
+async def test_a_plan_gone_stale_between_dialog_and_click_shows_the_difference(browser, daemon, url, screenshots):
+    async with open_page(browser) as (page, complaints):
+        await open_confirmation(page, url, "pgtest1")
+        daemon.estate.add(samples.vm_records("pgtest1", status="cleanup_required"))
+        await page.get_by_role("button", name="Run exactly this plan").click()
+        await expect(page.get_by_role("alert")).to_contain_text("former status was failed_over_test and is cleanup_req")
+        await take(page, screenshots, "stale")
+        assert daemon.estate.queued == []
+        await confirm(page, daemon)
+        assert daemon.estate.queued[0].plan.former_status == "cleanup_required"
+        assert complaints == []
+
+
+def hold(daemon: StubDaemon) -> None:
+    """The VM `held`: its disks are at home, and the injection of its dead failover hangs on the first."""
+    records = samples.vm_records("held", first=60, disks=1)
+    home = samples.vm_records("held", first=60, disks=1, broken=False)
+    daemon.estate.add(replace(records, mappings=home.mappings))
+    injection = DeviceHolder(
+        "process",
+        "virt-v2v-in-place",
+        process=ProcessId(4711, 99),
+        command="virt-v2v-in-place /dev/vdb",
+        role="injection",
+        tree=ProcessId(4700, 98),
+        endable=True,
+    )
+    daemon.world.held = {samples.volume_id(60): (injection,)}
+
+
+def lose_tracking(daemon: StubDaemon) -> None:
+    """The VM `lost`: nobody tracked its snapshots; CloudStack lists two that may be meant."""
+    records = samples.vm_records("lost", first=70, disks=1)
+    volumes = tuple(replace(one, snapshot_id="", snapshot_status="none") for one in records.volumes)
+    daemon.estate.add(replace(records, volumes=volumes))
+    volume_id, made = samples.volume_id(70), samples.ago(hours=2.5)
+    good = CloudSnapshot(
+        samples.snapshot_id(70), volume_id, "multi-test-failover-1", "BackedUp", made, 40 * samples.GIB
+    )
+    daemon.world.untracked = [good, replace(good, id=samples.snapshot_id(71), state="Creating")]
 
 
 async def test_live_updates_leave_the_focus_where_it_is(browser, daemon, url):
@@ -215,12 +284,16 @@ async def test_every_page_fits_in_both_schemes(browser, daemon, url, screenshots
     done = samples.completed_job("job-8", "pgtest8")
     daemon.estate.put_job(replace(done, plan=samples.plan(powered_off=True)))
     daemon.estate.steps["job-8"] = list(samples.steps(Phase.RESET, StepStatus.COMPLETED))
+    hold(daemon)
+    lose_tracking(daemon)
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
     async with open_page(browser, **options) as (page, complaints):
         for name, path in (
             ("estate", "/"),
             ("confirm", "/vms/ctx-pgtest1/cleanup"),
             ("refused", "/vms/ctx-PhilB Test machine/cleanup"),
+            ("held", "/vms/ctx-held/cleanup"),
+            ("lost", "/vms/ctx-lost/cleanup"),
             ("job-running", "/jobs/job-50"),
             ("job-parked", "/jobs/job-9"),
             ("job-done", "/jobs/job-8"),

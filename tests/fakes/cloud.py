@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from oma.domain.actions import Upstream
-from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent
+from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent, VmHost
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.simulator.model import ApiError
 from ossea.simulator.model.entities import Job, JobStatus
@@ -25,6 +25,9 @@ class FakeCloud:
     def __init__(self, world: FakeWorld) -> None:
         self.world = world
         self.weather = Weather(SYSTEM)
+        self.may_see_hosts = True
+        self.host_states: dict[str, str] = {}
+        """Host id → a state other than the model's."""
 
     async def list_volumes(self, volume_ids: Sequence[str]) -> Sequence[CloudVolume]:
         await self.weather.pass_by("list_volumes")
@@ -64,6 +67,19 @@ class FakeCloud:
         await self.weather.pass_by("list_marks")
         rows = self._list("listTags", "tag", resourcetype="Volume")
         return [Mark(row["resourceid"], row["value"]) for row in rows if row["key"] == MARK_KEY]
+
+    async def find_host(self, vm_id: str) -> VmHost | None:
+        await self.weather.pass_by("find_host")
+        rows = self._list_known("listVirtualMachines", "virtualmachine", [vm_id])
+        host_id = rows[0].get("hostid") if rows and self.may_see_hosts else None
+        return VmHost(host_id, rows[0].get("hostname", "")) if host_id else None
+
+    async def find_host_state(self, host_id: str) -> str | None:
+        await self.weather.pass_by("find_host_state")
+        if not self.may_see_hosts:
+            return None
+        rows = self._list("listHosts", "host", id=host_id)
+        return self.host_states.get(host_id, rows[0]["state"]) if rows else None
 
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         words = {"id": vm_id, **({"forced": "true"} if forced else {})}
@@ -153,6 +169,7 @@ def _volume(row: dict[str, Any]) -> CloudVolume:
         vm_state=row.get("vmstate"),
         device_id=row.get("deviceid"),
         pending_job_id=row.get("jobid"),
+        attached_at=_moment(row["attached"]) if row.get("attached") else None,
     )
 
 

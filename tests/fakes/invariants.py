@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from database.tables import failover_jobs, oma_issues, oma_jobs, ossea_volumes, vm_replication_contexts
+from database.tables import failover_jobs, oma_issues, oma_jobs, oma_leaks, ossea_volumes, vm_replication_contexts
 from oma.domain.actions import Action, ActionKind
 from oma.domain.jobs import Job
 from oma.domain.states import ActionState, JobState
@@ -16,6 +17,8 @@ from tests.fakes.world import FakeWorld, Order
 if TYPE_CHECKING:
     from tests.fakes.stage import Stage
 
+NEVER_AGAIN = frozenset({"revertSnapshot", "detachVolume"})
+"""Commands that a released action must not repeat."""
 UNCERTAIN = frozenset({ActionState.STARTED, ActionState.EXECUTION_FAILED})
 
 
@@ -23,12 +26,17 @@ async def violations(stage: Stage, job: Job) -> list[str]:
     """Everything that a run must never have done, and what it must not leave behind; empty is good."""
     vm = stage.vms[job.context_id]
     actions = await stage.deps.jobs.list_actions(job.id)
-    journaled = {row.id for one in await _all_jobs(stage) for row in await stage.deps.jobs.list_actions(one)}
+    journaled = {
+        replace(row, attempt=attempt).request_id: attempt
+        for one in await _all_jobs(stage)
+        for row in await stage.deps.jobs.list_actions(one)
+        for attempt in range(1, row.attempt + 1)
+    }
     orders = [order for order in stage.world.orders if _concerns(order, vm)]
     found = [
         *_about_reverts(orders, stage.world),
         *_about_snapshots(orders, vm, job),
-        *_about_vms(orders, vm, stage.world, await _known_volumes(stage)),
+        *_about_vms(orders, vm, job, stage.world, await _known_volumes(stage)),
         *_about_ids(orders, journaled),
         *(await _at_rest(stage, job, vm, actions)),
     ]
@@ -81,7 +89,7 @@ def _about_snapshots(orders: Sequence[Order], vm: BrokenVm, job: Job) -> Iterato
                 yield f"snapshot {order.snapshot_id} was deleted before {planned - reverted} were reverted to"
 
 
-def _about_vms(orders: Sequence[Order], vm: BrokenVm, world: FakeWorld, known: set[str]) -> Iterator[str]:
+def _about_vms(orders: Sequence[Order], vm: BrokenVm, job: Job, world: FakeWorld, known: set[str]) -> Iterator[str]:
     allowed = {vm.test_vm_id, world.oma_vm_id, None}
     for order in orders:
         if order.vm_id not in allowed:
@@ -92,15 +100,29 @@ def _about_vms(orders: Sequence[Order], vm: BrokenVm, world: FakeWorld, known: s
             yield f"{order.command} was sent to {order.vm_id}"
         if order.command == "destroyVirtualMachine" and known.intersection(order.held_volume_ids):
             yield f"{order.vm_id} was destroyed while it held {order.held_volume_ids}"
-        if order.params.get("expunge") or order.params.get("forced"):
+        if order.params.get("expunge"):
             yield f"{order.command} was sent with {dict(order.params)}"
+        if order.params.get("forced") and not (
+            order.command == "stopVirtualMachine" and _may_force(orders, order, job)
+        ):
+            yield f"{order.command} was sent with {dict(order.params)} without a person's word, or before an unforced one"
 
 
-def _about_ids(orders: Sequence[Order], journaled: set[str]) -> Iterator[str]:
+def _may_force(orders: Sequence[Order], forced: Order, job: Job) -> bool:
+    unforced = (one for one in orders if one.number < forced.number and one.command == forced.command)
+    return job.request.words.force and any(not one.params.get("forced") for one in unforced)
+
+
+def _about_ids(orders: Sequence[Order], journaled: dict[str, int]) -> Iterator[str]:
     for order in orders:
         if order.request_id not in journaled:
             yield f"{order.command} was sent as {order.request_id}, which no journal knows"
-    done = Counter((one.command, one.snapshot_id or one.volume_id or one.vm_id) for one in orders if one.accepted)
+    again = {request_id for request_id, attempt in journaled.items() if attempt > 1}
+    done = Counter(
+        (one.command, one.snapshot_id or one.volume_id or one.vm_id)
+        for one in orders
+        if one.accepted and (one.request_id not in again or one.command in NEVER_AGAIN)
+    )
     yield from (f"{what} was done {times} times" for what, times in done.items() if times > 1)
 
 
@@ -108,7 +130,7 @@ async def _at_rest(stage: Stage, job: Job, vm: BrokenVm, actions: Sequence[Actio
     (context,) = await stage.rows(vm_replication_contexts, context_id=vm.context_id)
     status = context["current_status"]
     if job.state is JobState.COMPLETED and not (job.result or {}).get("partial"):
-        return [*_not_home(stage, vm), *_left_over(stage, vm), *(await _not_reset(stage, vm, status))]
+        return [*_not_home(stage, vm), *(await _left_over(stage, vm)), *(await _not_reset(stage, vm, status))]
     found: list[str] = []
     if job.state is JobState.COMPLETED and status != "cleanup_required":
         found.append(f"a partial run left {status}")
@@ -147,12 +169,23 @@ def _not_home(stage: Stage, vm: BrokenVm) -> Iterator[str]:
             yield f"completed, but {volume_id} is mapped as {mapping}"
 
 
-def _left_over(stage: Stage, vm: BrokenVm) -> Iterator[str]:
-    for snapshot_id in vm.snapshot_ids:
-        if stage.world.snapshot_is_listed(snapshot_id):
-            yield f"completed, but snapshot {snapshot_id} is still there"
-    if vm.test_vm_state in {"Running", "Stopped"} and stage.world.vm_state(vm.test_vm_id) != "Destroyed":
-        yield f"completed, but the test VM is {stage.world.vm_state(vm.test_vm_id)}"
+async def _left_over(stage: Stage, vm: BrokenVm) -> list[str]:
+    """What is still there and no leak names."""
+    leaks = [row for row in await stage.rows(oma_leaks, context_id=vm.context_id) if row["state"] == "open"]
+    kept = {row["target"].get("snapshot_id") for row in leaks if row["kind"] == "snapshot_kept"}
+    vm_kept = any(row["kind"] == "test_vm_kept" for row in leaks)
+    found = [
+        f"completed, but snapshot {snapshot_id} is still there"
+        for snapshot_id in vm.snapshot_ids
+        if stage.world.snapshot_is_listed(snapshot_id) and snapshot_id not in kept
+    ]
+    if (
+        vm.test_vm_state in {"Running", "Stopped"}
+        and stage.world.vm_state(vm.test_vm_id) != "Destroyed"
+        and not vm_kept
+    ):
+        found.append(f"completed, but the test VM is {stage.world.vm_state(vm.test_vm_id)}")
+    return found
 
 
 async def _not_reset(stage: Stage, vm: BrokenVm, status: str) -> list[str]:

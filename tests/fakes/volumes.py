@@ -43,6 +43,8 @@ class FakeVolumes:
         """Volume id → its operation is overdue at once, and ends only after this event."""
         self.broken: dict[str, Upstream] = {}
         """Volume id → its operation fails with this before CloudStack is asked, once."""
+        self.unexported: dict[str, Upstream] = {}
+        """Volume id → its attachments stand, and end with this because its export alone fails."""
         self.kept_devices: set[str] = set()
         """Volumes whose link stays on the OMA whatever CloudStack does."""
         self.hidden_devices: set[str] = set()
@@ -53,6 +55,9 @@ class FakeVolumes:
         """What a scan for holders cannot read."""
         self.ended: list[tuple[str, ProcessId, str]] = []
         """Volume, process and reason of every holder that was ended."""
+        self.surviving: set[ProcessId] = set()
+        """Processes that no signal ends."""
+        self._end_requests: dict[str, tuple[str, frozenset[ProcessId], str]] = {}
         self.product_uuid: str | None = world.oma_vm_id
 
     async def close(self) -> None:
@@ -87,15 +92,37 @@ class FakeVolumes:
         self, volume_id: str, holders: Sequence[ProcessId], reason: str, *, request_id: str, fence: int
     ) -> DeviceHolders:
         await self.weather.pass_by("end_holders")
-        held = self.holders.get(volume_id, [])
-        wrong = [one for one in holders if not any(held_by.process == one and held_by.endable for held_by in held)]
-        if wrong:
-            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "holder_refused", f"{wrong[0].pid} may not be ended"))
-        self.holders[volume_id] = [one for one in held if one.process not in holders]
-        self.ended.extend((volume_id, one, reason) for one in holders)
+        content = (volume_id, frozenset(holders), reason)
+        if self._end_requests.setdefault(request_id, content) != content:
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "idempotency_key_reused", request_id))
+        trees = {tree for one in holders for tree in self._tree_to_end(volume_id, one)}
+        if fence < self.fences.get(volume_id, 0):
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "fenced", "a newer fence was seen"))
+        self.fences[volume_id] = fence
+        self._end(volume_id, trees, reason)
         self.weather.answer("end_holders")
+        survived = sorted(one.pid for one in trees & self.surviving)
+        if survived:
+            raise UpstreamError(Fault.FAILED, Upstream(SYSTEM, "survived", f"{survived} did not end"))
         report = await self.list_holders(volume_id)
         return report or DeviceHolders(volume_id, True, (), (), self.world.clock.now())
+
+    def _tree_to_end(self, volume_id: str, asked: ProcessId) -> list[ProcessId]:
+        """The root of the tree that goes with it; empty where the process is gone. Raises what the daemon would."""
+        for one in self.holders.get(volume_id, ()):
+            if asked in (one.process, one.tree):
+                if not one.endable or one.tree is None:
+                    raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "holder_refused", f"{asked.pid} is not ended"))
+                return [one.tree]
+            if any(seen is not None and seen.pid == asked.pid for seen in (one.process, one.tree)):
+                raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "holder_changed", f"{asked.pid} is another now"))
+        return []
+
+    def _end(self, volume_id: str, trees: set[ProcessId], reason: str) -> None:
+        held = self.holders.get(volume_id, [])
+        going = [one for one in held if one.tree in trees and one.tree not in self.surviving]
+        self.ended.extend((volume_id, one.process, reason) for one in going if one.process is not None)
+        self.holders[volume_id] = [one for one in held if one not in going]
 
     async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
         return await self._submit("attachVolume", volume_id, vm_id, request_id, fence)
@@ -145,12 +172,16 @@ class FakeVolumes:
         operation.outcome = await self._ask(operation)
         if operation.outcome.status is RemoteStatus.SUCCEEDED:
             self._map(operation)
+            if operation.vm_id is not None and operation.volume_id in self.unexported:
+                operation.outcome = RemoteOutcome(RemoteStatus.FAILED, self.unexported[operation.volume_id])
         operation.news.set()
 
     async def _ask(self, operation: Operation) -> RemoteOutcome:
         broken = self.broken.pop(operation.volume_id, None)
         if broken is not None:
             return RemoteOutcome(RemoteStatus.FAILED, broken)
+        if operation.vm_id is not None and self.world.holder_of(operation.volume_id) == operation.vm_id:
+            return RemoteOutcome(RemoteStatus.SUCCEEDED)
         words = {"id": operation.volume_id, **({"virtualmachineid": operation.vm_id} if operation.vm_id else {})}
         try:
             job_id = self.world.order(operation.command, operation.id, **words)

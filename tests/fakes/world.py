@@ -149,7 +149,7 @@ class FakeWorld:
     def device_ids_on(self, vm_id: str) -> list[str]:
         """Volumes whose device the guest of this VM shows."""
         rows = self.model.world.volumes.rows.values()
-        return [volume.id for volume in rows if volume.device_on == vm_id]
+        return [volume.id for volume in rows if volume.is_shown_to(vm_id)]
 
     # Changing
 
@@ -185,7 +185,7 @@ class FakeWorld:
             "snapshot_id": snapshot_id,
             "vm_id": vm_id,
             "holder": volume.vm_id if volume else None,
-            "device_on": volume.device_on if volume else None,
+            "device_on": (volume.device_on or volume.also_on) if volume else None,
             "held_volume_ids": tuple(one.id for one in rows.volumes_on(vm_id)) if vm_id else (),
             "reverts_open": tuple(
                 one.request_id

@@ -113,10 +113,12 @@ class _Scan:
             except TargetUnclear as unclear:
                 self._unclear[serial].sentences.append(str(unclear))
                 continue
-            if target is None:
-                self._absent.add(serial)
-            else:
+            if target is not None:
                 found[serial] = target
+            elif (problem := _root_problem(self._question.device_root)) is not None:
+                self._unclear[serial].sentences.append(problem)
+            else:
+                self._absent.add(serial)
         return found
 
     def _cover(self, target: Target, blocks: Blocks) -> Covered:
@@ -208,6 +210,17 @@ def _list_links(device_root: Path | None, unread: Unread) -> dict[str, Path]:
         for name in names
         if name.startswith(PREFIX) and "-part" not in name
     }
+
+
+def _root_problem(device_root: Path | None) -> str | None:
+    """Why a link that is not found there says nothing about the device; None where it does, or where none is given."""
+    if device_root is None:
+        return None
+    try:
+        list_names(device_root)
+    except OSError as error:
+        return f"{device_root} cannot be read ({error.strerror}), so that no device is known to be there or not"
+    return None
 
 
 def _build_wanted(covers: Mapping[str, Covered]) -> Wanted:

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Final
 
+from oma.demo.scenarios.asked import ASKED
 from oma.demo.scenarios.base import Scenario
 from oma.demo.scenarios.cleaned import CLEANED
+from oma.demo.scenarios.doubtful import RECORDS, SNAPSHOTS
+from oma.demo.scenarios.held import HELD
+from oma.demo.scenarios.midway import MIDWAY
 from oma.demo.scenarios.parked import PARKED
 from oma.demo.scenarios.refused import REFUSED
+from oma.demo.scenarios.remnants import REMNANTS
+from oma.demo.scenarios.words import WORDED
 
-SCENARIOS: Final[tuple[Scenario, ...]] = (*CLEANED, *PARKED, *REFUSED)
+GROUPS: Final[tuple[tuple[str, tuple[Scenario, ...]], ...]] = (
+    ("Put right", (*CLEANED, *REMNANTS)),
+    ("Put right once a person has acted", WORDED),
+    ("Held on the OMA", HELD),
+    ("Stopped half-way", (*PARKED, *MIDWAY)),
+    ("Doubtful snapshots and replications", SNAPSHOTS),
+    ("Doubtful records, and VMs in use", (*REFUSED, *RECORDS)),
+    ("Asked wrongly", ASKED),
+)
+SCENARIOS: Final[tuple[Scenario, ...]] = tuple(scenario for _, group in GROUPS for scenario in group)
 
-__all__ = ["SCENARIOS", "Scenario"]
+__all__ = ["GROUPS", "SCENARIOS", "Scenario"]

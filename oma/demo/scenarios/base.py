@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,15 +39,33 @@ class Scenario(Protocol):
     @property
     def alone(self) -> bool: ...
 
+    def missing(self) -> str | None:
+        """What this machine lacks for it; then it is skipped."""
+
     async def seed(self, world: World) -> SeededVm: ...
+
+    def company(self, world: World, vm: SeededVm) -> AbstractAsyncContextManager[object]:
+        """Who is at the VM's disks inside of the block, for a look at the demo by hand; `play` sees to its own."""
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         """Acts over HTTP and judges; the VM is the one that `seed` gave."""
 
 
+class Anywhere:
+    """A scenario that any machine can show, and in which nobody is at the VM's disks."""
+
+    __slots__ = ()
+
+    def missing(self) -> str | None:
+        return None
+
+    def company(self, world: World, vm: SeededVm) -> AbstractAsyncContextManager[object]:  # noqa: ARG002
+        return nullcontext()
+
+
 def result(answers: list[Answer], expected: str, faults: list[str]) -> Result:
     """What was answered, one word per answer, and the faults; another answer than the expected one is the first."""
     got = ", then ".join(answer.word for answer in answers)
-    replica = next((str(answer.body["replica"]) for answer in answers if "replica" in answer.body), "untouched")
+    replicas = [str(answer.body["replica"]) for answer in answers if "replica" in answer.body]
     wrong = [f"answered {got}: {answers[-1].body.get('detail', '')}"] if got != expected else []
-    return Result(got, replica, (*wrong, *faults))
+    return Result(got, replicas[-1] if replicas else "untouched", (*wrong, *faults))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import differences, last_call, list_changes, read_ledger
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Result, result
+from oma.demo.scenarios.base import Anywhere, Result, result
 from oma.demo.story import (
     ATTACHMENT,
     CREATION,
@@ -31,13 +32,16 @@ NOT_ATTACHED: Final = "The specified volume is not attached to a VM."
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
+class Cleaned(Anywhere):
     """One call puts it right."""
 
     title: str
     story: VmStory
     detach_race: bool = False
     """Somebody else's detach of the first disk wins: ours is told 431 for a volume that is free by then."""
+    dry_run_says: tuple[str, ...] = ()
+    """Parts of what the plan has to show beforehand."""
+    next_begins: str = ""
     expected: str = "200 ready"
     alone: bool = False
 
@@ -58,14 +62,21 @@ class Cleaned:
         return vm
 
     async def play(self, world: World, vm: SeededVm) -> Result:
+        operator = world.stack.operator
         before = await last_call(world.stack)
-        answer = await world.stack.operator.clean_up(self.story.name)
-        faults = success_faults(answer, vm) + await faults_of_a_cleaned_vm(world, vm, after_call=before)
+        faults: list[str] = []
+        if self.dry_run_says:
+            plan = json.dumps((await operator.clean_up(self.story.name, {"dry_run": True})).body, ensure_ascii=False)
+            faults += [f"the plan does not say {words!r}" for words in self.dry_run_says if words not in plan]
+        answer = await operator.clean_up(self.story.name)
+        faults += success_faults(answer, vm) + await faults_of_a_cleaned_vm(world, vm, after_call=before)
+        if not str(answer.body.get("next", "")).lower().startswith(self.next_begins.lower()):
+            faults.append(f"what to do next is {answer.body.get('next')!r}")
         return result([answer], self.expected, faults)
 
 
 @dataclass(frozen=True, slots=True)
-class Twins:
+class Twins(Anywhere):
     """Two VMs of one name: the name alone is refused, and then exactly the one that was meant is cleaned up."""
 
     title: str
@@ -155,8 +166,8 @@ CLEANED: Final = (
         VmStory(
             "exported-sql",
             (
-                DiskStory(Place.OMA, Export("exported-sql-system", 10811, "sql-system.conf", "timeout = 30")),
-                DiskStory(Place.OMA, Export("exported-sql-data")),
+                DiskStory(Place.OMA, export=Export("exported-sql-system", 10811, "sql-system.conf", "timeout = 30")),
+                DiskStory(Place.OMA, export=Export("exported-sql-data")),
             ),
             steps=(SNAPSHOT, INJECTION, ("vm-creation", "failed")),
             test_vm=None,

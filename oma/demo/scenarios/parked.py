@@ -8,7 +8,7 @@ from typing import Final
 from oma.demo.checks import content_faults, faults_of_a_parked_vm
 from oma.demo.ledger import last_call, list_changes, read_cloud
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Result, result
+from oma.demo.scenarios.base import Anywhere, Result, result
 from oma.demo.story import DiskStory, Place, SeededVm, VmStory
 from oma.demo.world import World
 
@@ -19,7 +19,7 @@ PARKED_WORDS: Final = "500 cleanup_failed, then 409 needs_resolution"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusing:
+class Refusing(Anywhere):
     """CloudStack refuses a detach for another reason than "not attached": nothing moved, so nothing may go on."""
 
     title: str
@@ -56,7 +56,7 @@ class Refusing:
 
 
 @dataclass(frozen=True, slots=True)
-class Unproven:
+class Unproven(Anywhere):
     """A revert fails: its volume's content can't be told, so no snapshot goes and no volume is attached."""
 
     title: str

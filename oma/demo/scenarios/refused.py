@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from oma.demo.checks import content_faults
 from oma.demo.ledger import Cloud, differences, last_call, list_changes, read_cloud, read_ledger
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Result, result
+from oma.demo.scenarios.base import Anywhere, Result, result
 from oma.demo.story import ATTACHMENT, CREATION, INJECTION, SNAPSHOT, DiskStory, Place, SeededVm, VmStory
 from oma.demo.world import World
 
 ON_TEST_VM: Final = DiskStory(Place.TEST_VM)
+REASON: Final = "agreed with the owner of the VM"
+Words = Callable[[SeededVm], Mapping[str, Any]]
+"""What a person insists on, with the ids of the VM."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Anywhere):
     """`detail` is a part of the sentence that has to name the reason."""
 
     title: str
@@ -29,6 +33,8 @@ class Refused:
     without_volume_daemon: bool = False
     beside: VmStory | None = None
     """Another VM that is seeded before."""
+    words: Words | None = None
+    """What somebody insists on in vain afterwards."""
 
     @property
     def vm_name(self) -> str:
@@ -57,19 +63,50 @@ class Refused:
             await stack.volume_daemon.start()
 
     async def _ask(self, world: World, vm: SeededVm) -> Result:
-        """Asks for a dry run and for a real one; neither may leave a trace."""
-        stack = world.stack
-        before, ledger, cloud = await asyncio.gather(last_call(stack), read_ledger(stack, vm), read_cloud(stack))
-        dry = await stack.operator.clean_up(vm.name, {"dry_run": True})
-        answer = await stack.operator.clean_up(vm.name)
-        calls, after = await asyncio.gather(list_changes(stack, vm, before), read_ledger(stack, vm))
-        faults = [*refusal_faults(answer, self.detail), *differences(ledger, after)]
-        faults += [f"CloudStack got {call['command']}" for call in calls]
-        faults += cloud_faults(vm, cloud, await read_cloud(stack))
-        faults += await content_faults(world, vm, world.found)
-        if dry.word != answer.word:
-            faults.append(f"the dry run answered {dry.word}")
-        return result([answer], self.expected, faults)
+        asked = await ask_in_vain(world, vm, self.detail)
+        if self.words is None:
+            return result([asked.answer], self.expected, asked.faults)
+        insisted = await ask_in_vain(world, vm, self.detail, say(self.words(vm)))
+        faults = asked.faults + [f"with the words: {fault}" for fault in insisted.faults]
+        if insisted.answer.word != asked.answer.word:
+            faults.append(f"with the words it answered {insisted.answer.word}")
+        return result([asked.answer], self.expected, faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A refusal, and whatever it left behind all the same."""
+
+    answer: Answer
+    faults: list[str]
+
+
+async def ask_in_vain(
+    world: World, vm: SeededVm, detail: str, body: Mapping[str, Any] | None = None, *, but: frozenset[str] = frozenset()
+) -> Asked:
+    """Asks for a dry run and for a real one; neither may leave a trace, save in the tables that `but` names."""
+    stack = world.stack
+    before, ledger, cloud = await asyncio.gather(last_call(stack), read_ledger(stack, vm), read_cloud(stack))
+    dry = await stack.operator.clean_up(vm.name, {**(body or {}), "dry_run": True})
+    answer = await stack.operator.clean_up(vm.name, body)
+    calls, after = await asyncio.gather(list_changes(stack, vm, before), read_ledger(stack, vm))
+    faults = [*refusal_faults(answer, detail), *differences(ledger, after, but=but)]
+    faults += [f"CloudStack got {call['command']}" for call in calls]
+    faults += cloud_faults(vm, cloud, await read_cloud(stack))
+    faults += await content_faults(world, vm, world.found)
+    if dry.word != answer.word:
+        faults.append(f"the dry run answered {dry.word}")
+    return Asked(answer, faults)
+
+
+def say(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The body in which a person insists on them."""
+    return {"reason": REASON, **words}
+
+
+def insist(vm: SeededVm) -> Mapping[str, Any]:
+    """All that could be said for a live failover."""
+    return {"force": True, "destination_vm_id": vm.test_vm_id}
 
 
 def refusal_faults(answer: Answer, detail: str) -> list[str]:
@@ -92,7 +129,12 @@ def cloud_faults(vm: SeededVm, before: Cloud, after: Cloud) -> list[str]:
         for disk in vm.disks
         if before.volume(disk.volume_id) != after.volume(disk.volume_id)
     ]
-    faults += [f"snapshot of {disk.name} is gone" for disk in vm.disks if not after.has_snapshot(disk.snapshot_id)]
+    faults += [
+        f"snapshot {one} of {disk.name} is gone"
+        for disk in vm.disks
+        for one in disk.listed_ids
+        if not after.has_snapshot(one)
+    ]
     if before.vm_state(vm.test_vm_id) != after.vm_state(vm.test_vm_id):
         faults.append(f"the VM is {after.vm_state(vm.test_vm_id)}")
     return faults
@@ -118,7 +160,8 @@ REFUSED: Final = (
             ),
         ),
         "409 live_failover",
-        "live failover",
+        "was failed over for good",
+        words=insist,
     ),
     Refused(
         "a volume on a foreign VM",

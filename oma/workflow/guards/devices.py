@@ -2,41 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from oma.domain.errors import Code, Refusal
 from oma.domain.evidence import Evidence
+from oma.domain.holders import DeviceHolder, DeviceHolders
+from oma.domain.records import VolumeRecord
 from oma.domain.states import VolumePlace
-from oma.workflow.guards.failovers import failover_evidence
-from oma.workflow.guards.places import places
+from oma.domain.world import Unanswered, VolumeFacts
+from oma.workflow.guards.places import name_of, places
+from oma.workflow.holding import how_to_let_go, may_be_ended, name_holders, unended_injections, unread_words
+from oma.workflow.revert_need import revert_need
 
-INJECTION_STEP: Final = "virtio-driver-injection"
+REASON: Final = "the injection hangs"
+"""What the pasteable command gives as its reason; a person writes a better one."""
 
 
 def device_agrees(evidence: Evidence) -> Iterator[Refusal]:
     """Detached means detached everywhere: CloudStack and the OMA must tell the same story."""
     for volume, facts, place in places(evidence):
         if place in (VolumePlace.DETACHED, VolumePlace.ON_TEST_VM) and facts.on_oma is True:
+            held = facts.holders.holders if isinstance(facts.holders, DeviceHolders) else ()
+            by = f" It is held by {name_holders(held)}." if held else ""
             yield Refusal(
                 Code.STATE_UNKNOWN,
-                f"CloudStack shows {volume.volume_name} as {place.value}, but the OMA still shows its device.",
+                f"CloudStack shows {volume.volume_name} as {place.value}, but the OMA still shows its device.{by}",
                 "Something may still hold it open. Look at the device on the OMA before anything is reverted.",
-                {"volume_id": volume.volume_id},
+                {"volume_id": volume.volume_id, "holders": [one.as_json() for one in held]},
             )
 
 
-def injection_is_over(evidence: Evidence) -> Iterator[Refusal]:
-    """Whether an injection still holds the disk is not judged yet, so one that was left running stops everything."""
-    for failover in evidence.records.failovers:
-        log = evidence.records.joblog_of(failover)
-        if not failover.is_open or log is None or INJECTION_STEP not in log.running_step_names:
+def device_in_use(evidence: Evidence) -> Iterator[Refusal]:
+    """Nothing is pulled away from under a holder: a device that the run would detach is held by nobody.
+
+    A person's `end_holders` passes what may be ended: driver injections on exactly this device. Who holds a device
+    must also be known where a replication never ended: its writer may still be connected.
+    """
+    replication_open = any(replication.is_open for replication in evidence.records.replications)
+    held: list[tuple[VolumeRecord, DeviceHolders]] = []
+    for volume, facts, place in places(evidence):
+        leaves = place is VolumePlace.ON_OMA and revert_need(evidence, facts, place).needed
+        if facts.on_oma is not True or not (leaves or replication_open):
             continue
-        if any(place is VolumePlace.ON_OMA for _, _, place in places(evidence)):
-            yield Refusal(
-                Code.STATE_UNKNOWN,
-                f"The driver injection of failover {failover.job_id} never reported its end; whether it still holds a "
-                "disk on the OMA can't be told.",
-                "Look for inject-virtio-drivers.sh and virt-v2v on the OMA, end them, and end the job_steps row.",
-                failover_evidence(evidence, failover),
-            )
+        holders = facts.holders
+        if not isinstance(holders, DeviceHolders) or not holders.complete:
+            yield _unknown(evidence, volume, facts)
+        elif leaves and holders.holders:
+            held.append((volume, holders))
+    in_the_way = {volume.volume_id: _in_the_way(evidence, holders) for volume, holders in held}
+    for volume, holders in held:
+        if in_the_way[volume.volume_id]:
+            endable = all(may_be_ended(one) for _, every in held for one in every.holders)
+            yield _in_use(evidence, volume, holders, everything_endable=endable)
+
+
+def _in_the_way(evidence: Evidence, holders: DeviceHolders) -> list[DeviceHolder]:
+    """Those that no word passes."""
+    return [one for one in holders.holders if not (evidence.words.end_holders and may_be_ended(one))]
+
+
+def _in_use(evidence: Evidence, volume: VolumeRecord, holders: DeviceHolders, *, everything_endable: bool) -> Refusal:
+    in_the_way = _in_the_way(evidence, holders)
+    return Refusal(
+        Code.DEVICE_IN_USE,
+        f"The device of {volume.volume_name} is held on the OMA by {name_holders(in_the_way)}; it is not taken away.",
+        _end_them(evidence) if everything_endable else _close_them(evidence, holders.holders),
+        {
+            "volume_id": volume.volume_id,
+            "volume_name": volume.volume_name,
+            "holders": [one.as_json() for one in holders.holders],
+            "scanned_at": holders.scanned_at.isoformat(),
+        },
+    )
+
+
+def _end_them(evidence: Evidence) -> str:
+    return (
+        "It is this VM's own driver injection. Make sure that nobody waits for it, then have it ended and the VM "
+        f"cleaned up: {_command(evidence)}"
+    )
+
+
+def _close_them(evidence: Evidence, holders: Sequence[DeviceHolder]) -> str:
+    to_close = [one for one in holders if not may_be_ended(one)]
+    steps = "; ".join(dict.fromkeys(how_to_let_go(one) for one in to_close))
+    if not to_close:
+        return (
+            "Close what holds the VM's other devices first; then have this driver injection ended: "
+            f"{_command(evidence)}"
+        )
+    rest = f" The driver injection can then be ended: {_command(evidence)}" if len(to_close) < len(holders) else ""
+    return f"Close what holds it, then ask again: {steps}.{rest}"
+
+
+def _command(evidence: Evidence) -> str:
+    return f"oma cleanup {shlex.quote(name_of(evidence))} --end-holders --reason {shlex.quote(REASON)}"
+
+
+def _unknown(evidence: Evidence, volume: VolumeRecord, facts: VolumeFacts) -> Refusal:
+    holders = facts.holders
+    unread = list(holders.unread) if isinstance(holders, DeviceHolders) else []
+    injections = list(unended_injections(evidence))
+    never = f" The driver injection of failover {', '.join(injections)} never reported its end." if injections else ""
+    return Refusal(
+        Code.STATE_UNKNOWN,
+        f"Who holds the device of {volume.volume_name} on the OMA can't be told: {unread_words(holders)}.{never}",
+        "See what the Volume Daemon lacks (oma doctor; systemctl status volume-daemon) and let it run as root with its "
+        f"own unit, then ask again: curl http://127.0.0.1:8090/api/v1/volumes/{volume.volume_id}/holders",
+        {
+            "volume_id": volume.volume_id,
+            "unread": unread,
+            "answer": holders.as_json() if isinstance(holders, Unanswered) else None,
+            "seen": [one.as_json() for one in holders.holders] if isinstance(holders, DeviceHolders) else [],
+            "unended_injections": injections,
+        },
+    )

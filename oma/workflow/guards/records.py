@@ -11,6 +11,7 @@ from oma.domain.records import CLEANUP_REQUIRED
 from oma.domain.world import Unanswered
 from oma.workflow.guards.places import asked_in_vain, is_home, name_of, places
 from oma.workflow.identity import oma_problem
+from oma.workflow.leftover import build_test_vm_plan
 from oma.workflow.needs import tracked_snapshots
 
 LISTING_ADVICE: Final = "Look the volume up in CloudStack and correct the record before anything is cleaned."
@@ -76,6 +77,7 @@ def something_to_clean(evidence: Evidence) -> Iterator[Refusal]:
         bool(tracked_snapshots(evidence.records)),
         any(not is_home(facts, place) for _, facts, place in places(evidence)),
         evidence.records.context.current_status == CLEANUP_REQUIRED,
+        evidence.words.end_test and build_test_vm_plan(evidence) is not None,
     )
     if not any(reasons):
         yield Refusal(

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Final
 
 from oma.domain.errors import Code, Refusal
 from oma.domain.evidence import Evidence
+from oma.domain.issues import DESTROYED_VM_HOLDS_VOLUME
 from oma.domain.states import VolumePlace
-from oma.domain.world import CloudVolume
+from oma.domain.world import CloudVm, CloudVolume
+from oma.workflow.doubt import utc
 from oma.workflow.guards.places import places, to_revert
 from oma.workflow.leftover import find_test_vm
+from oma.workflow.vm_history import destroyed_at
 
+EXPUNGE_DELAY: Final = timedelta(hours=24)
+"""CloudStack's default of `expunge.delay`; a site may have set another."""
 PASSING_VM_STATES: Final = frozenset({"Starting", "Stopping", "Migrating"})
 GIVING_VM_STATES: Final = frozenset({"Running", "Stopped", "Destroyed", "Expunging"})
 
@@ -39,7 +45,7 @@ def volumes_are_ours(evidence: Evidence) -> Iterator[Refusal]:
 
 
 def test_vm_gives_back(evidence: Evidence) -> Iterator[Refusal]:
-    """A root volume can be detached only from a stopped VM; one on a destroyed VM dies with it at the expunge.
+    """A volume is taken only off a VM that stands still.
 
     One that could not be built (`Error`), or whose state CloudStack itself does not know, is never seen `Stopped`, so
     that nothing is detached from it and nothing reverted beside it; where neither is needed it is left as it is.
@@ -57,15 +63,49 @@ def test_vm_gives_back(evidence: Evidence) -> Iterator[Refusal]:
             f"again: cs listVolumes virtualmachineid={vm.id} listall=true",
             {"vm_id": vm.id, "vm_state": vm.state},
         )
-    for volume in held:
-        if volume.vm_id == vm.id and vm.is_gone and volume.is_root:
-            yield Refusal(
-                Code.STATE_UNKNOWN,
-                f"Critical: {volume.name} is the root volume of {vm.name}, which is {vm.state}; "
-                "an expunge destroys it.",
-                f"Recover the VM at once: cs recoverVirtualMachine id={vm.id}",
-                {"volume_id": volume.id, "vm_id": vm.id, "vm_state": vm.state},
-            )
+
+
+def no_destroyed_vm_holds_one(evidence: Evidence) -> Iterator[Refusal]:
+    """An expunge takes a VM's root disk with it; nothing is begun before a person has recovered the VM."""
+    for vm, volume in held_by_destroyed(evidence):
+        due = expunge_due(evidence, vm)
+        yield Refusal(
+            Code.STATE_UNKNOWN,
+            f"Critical: {volume.name} hangs on {vm.name}, which is {vm.state}; an expunge may destroy it "
+            f"{due_words(due)}.",
+            f"Recover the VM at once: cs recoverVirtualMachine id={vm.id}",
+            {
+                "kind": DESTROYED_VM_HOLDS_VOLUME,
+                "volume_id": volume.id,
+                "volume_name": volume.name,
+                "is_root": volume.is_root,
+                "vm_id": vm.id,
+                "vm_name": vm.name,
+                "vm_state": vm.state,
+                "expunge_due": utc(due) if due else None,
+            },
+        )
+
+
+def held_by_destroyed(evidence: Evidence) -> Iterator[tuple[CloudVm, CloudVolume]]:
+    """Every destination VM of a failover that is destroyed and still holds a volume of ours, as CloudStack shows it."""
+    destinations = {failover.destination_vm_id for failover in evidence.records.failovers}
+    for facts in evidence.volumes:
+        volume = facts.cloud
+        if isinstance(volume, CloudVolume) and volume.vm_id in destinations:
+            vm = evidence.find_vm(volume.vm_id)
+            if vm is not None and vm.is_gone:
+                yield vm, volume
+
+
+def expunge_due(evidence: Evidence, vm: CloudVm) -> datetime | None:
+    """By CloudStack's default of `expunge.delay`; None where the hour of the destroy can't be told."""
+    at = destroyed_at(evidence.find_history(vm.id))
+    return at + EXPUNGE_DELAY if at is not None else None
+
+
+def due_words(due: datetime | None) -> str:
+    return f"at {utc(due)}" if due else "within 24 h of its destroy"
 
 
 def volumes_are_settled(evidence: Evidence) -> Iterator[Refusal]:

@@ -1,4 +1,7 @@
-"""Phase 2: stop the test VM that holds volumes, then take off what hangs where it must not be reverted."""
+"""Phase 2: stop the test VM that holds volumes, end the injection that a person gave up, detach what must be reverted.
+
+A device that anybody holds on the OMA is never taken away: who does is asked again right before each detach from it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from oma.domain.actions import ActionKind, PlannedAction
 from oma.domain.errors import Code
 from oma.domain.states import Phase
 from oma.workflow.actions import perform, skip
+from oma.workflow.asking_again import refuse_detach, told_once
 from oma.workflow.look import Look, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
 from oma.workflow.run import Failure, Parked, Run
@@ -15,17 +19,22 @@ from oma.workflow.run import Failure, Parked, Run
 
 async def run(run: Run) -> PhaseOutcome:
     stops = run.planned(Phase.DETACH, ActionKind.STOP_VM)
+    ends = run.planned(Phase.DETACH, ActionKind.END_HOLDER)
     detaches = run.planned(Phase.DETACH, ActionKind.DETACH_VOLUME)
-    if not stops and not detaches:
+    if not stops and not ends and not detaches:
         return skipped("Nothing hangs where it has to be detached.")
     async with run.tools.pace.turn():
-        await _stop_and_detach(run, stops, detaches)
+        await perform(run, stops)
+        await perform(run, ends)
+        await _detach(run, detaches)
     done = sum(run.is_executed(one) for one in detaches)
-    return completed(f"Detached {count(done, 'volume')}; {count(len(detaches) - done, 'volume')} already detached.")
+    ended = f" Ended {count(len(ends), 'driver injection')}." if ends else ""
+    return completed(
+        f"Detached {count(done, 'volume')}; {count(len(detaches) - done, 'volume')} already detached.{ended}"
+    )
 
 
-async def _stop_and_detach(run: Run, stops: Sequence[PlannedAction], detaches: Sequence[PlannedAction]) -> None:
-    await perform(run, stops)
+async def _detach(run: Run, detaches: Sequence[PlannedAction]) -> None:
     todo = [one for one in detaches if run.is_unsent(one)]
     if todo:
         vm_ids = sorted({one.target.get_vm_id() for one in todo})
@@ -35,7 +44,10 @@ async def _stop_and_detach(run: Run, stops: Sequence[PlannedAction], detaches: S
             if run.find_action(one) is None and look.is_free(one.target.get_volume_id()):
                 sentence = f"{run.name_of(one.target)} is detached already; CloudStack and the OMA agree."
                 await skip(run, one, sentence, look.describe(one.target.get_volume_id()))
-    await perform(run, detaches)
+    try:
+        await perform(run, detaches, ask_first=lambda one: refuse_detach(run, one))
+    except Parked as parked:
+        raise Parked(told_once(parked.failures)) from parked
 
 
 def _refuse_what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> None:

@@ -6,18 +6,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from oma.domain import verdict
 from oma.domain.actions import Action, ActionKind, PlannedAction
 from oma.domain.changes import ActionEnded, ActionStarted, JobEnded, RecordsReset, StepEnded
 from oma.domain.errors import Code, ConcurrentChange
 from oma.domain.jobs import OPERATION
 from oma.domain.records import READY_FOR_FAILOVER
-from oma.domain.states import ActionState, JobState, Phase, Replica, StepStatus
+from oma.domain.states import ActionState, JobState, Phase, StepStatus
 from oma.workflow.actions import perform, skip
+from oma.workflow.asking_again import refuse_reset
+from oma.workflow.forcing import is_left_behind, leak_sentences, leaks_of
 from oma.workflow.look import ask, settled_look
 from oma.workflow.phases.outcome import count
 from oma.workflow.run import Failure, Parked, Run
-
-SOURCE_OFF = "The source VM was powered off by this failover; start it in vCenter."
 
 
 async def run(run: Run) -> str:
@@ -25,6 +26,7 @@ async def run(run: Run) -> str:
     await _require_home(run)
     for planned in run.planned(Phase.RESET, ActionKind.DESTROY_VM):
         await _destroy(run, planned)
+    await refuse_reset(run)
     return await _reset_records(run)
 
 
@@ -53,7 +55,7 @@ async def _require_home(run: Run) -> None:
 
 async def _destroy(run: Run, planned: PlannedAction) -> None:
     """Right before: the VM is stopped, and holds no volume that any record knows."""
-    if run.find_action(planned) is None:
+    if run.is_unbegun(planned):
         vm_id = planned.target.get_vm_id()
         vms = await ask(run, lambda: run.tools.cloud.list_vms([vm_id]))
         if not vms or vms[0].is_gone:
@@ -108,31 +110,25 @@ def _records(run: Run, now: datetime) -> RecordsReset:
             "status": "completed",
             "job_id": run.job.id,
             "completed_at": now.isoformat(),
-            **_verdict(run),
+            **verdict.of_finished(run.plan, leak_sentences(run)).as_json(),
         },
         sentence=f"{plan.vm_name} is {READY_FOR_FAILOVER}; {ended} ended as failed.",
     )
 
 
 def _result(run: Run) -> dict[str, Any]:
-    return {"message": f"Failed execution cleanup completed for {run.plan.vm_name}", **_verdict(run)}
-
-
-def _verdict(run: Run) -> dict[str, Any]:
-    """Is the replica good, and what has to be done before the next failover?"""
-    words = [SOURCE_OFF] if run.plan.source_powered_off else []
-    left = run.plan.test_vm if not run.planned(Phase.RESET, ActionKind.DESTROY_VM) else None
-    if left is None:
-        words.append("The replica is good; nothing has to be done before the next failover.")
-    else:
-        words.append("The replica is good.")
-        words.append(f"The test VM {left.name} is {left.state} and was left as it is; remove it in CloudStack.")
-    return {"replica": Replica.READY.value, "next": " ".join(words)}
+    message = f"Failed execution cleanup completed for {run.plan.vm_name}"
+    leaks = leaks_of(run)
+    said = verdict.of_finished(run.plan, leak_sentences(run)).as_json()
+    return {"message": message, **({"leaks": leaks} if leaks else {}), **said}
 
 
 def _step_sentence(run: Run) -> str:
-    destroyed = " The leftover test VM is destroyed." if run.planned(Phase.RESET, ActionKind.DESTROY_VM) else ""
-    return f"Every volume is home; the records are reset.{destroyed}"
+    planned = run.planned(Phase.RESET, ActionKind.DESTROY_VM)
+    left = any(is_left_behind(run.find_action(one)) for one in planned)
+    fate = "could not be destroyed and is left" if left else "is destroyed"
+    test_vm = f" The leftover test VM {fate}." if planned else ""
+    return f"Every volume is home; the records are reset.{test_vm}"
 
 
 def _changed_meanwhile(run: Run, action: Action, error: ConcurrentChange) -> Failure:

@@ -34,20 +34,6 @@ ZONES: tuple[dict[str, Any], ...] = (
     },
 )
 
-HOSTS: tuple[dict[str, Any], ...] = (
-    {
-        "id": HOST_ID,
-        "name": HOST_NAME,
-        "state": "Up",
-        "type": "Routing",
-        "resourcestate": "Enabled",
-        "zoneid": ZONE_ID,
-        "zonename": ZONE_NAME,
-        "hypervisor": "KVM",
-        "ipaddress": "10.0.0.11",
-    },
-)
-
 DISK_OFFERINGS: tuple[dict[str, Any], ...] = (
     {
         "id": DISK_OFFERING_ID,

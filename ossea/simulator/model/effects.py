@@ -52,15 +52,18 @@ class SnapshotErased(Effect):
 
 @dataclass(frozen=True, slots=True)
 class RevertStarted(Effect):
-    """The hypervisor begins to overwrite the volume in place and is through at `ends_at`, after `fraction` of it.
+    """The hypervisor begins to overwrite the volume and is through at `ends_at`, after `fraction` of it.
 
-    `fraction` is 1.0 unless a fault makes the revert break off half-way.
+    `fraction` is 1.0 unless a fault makes the revert break off half-way. With `replaces` a new file takes the volume's
+    place at this moment: whoever holds the old one writes into a deleted file from now on. Else it is the same file, in
+    which a holder's late write lands.
     """
 
     snapshot_id: str
     volume_id: str
     ends_at: float
     fraction: float = 1.0
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class ContentReverted(Effect):
     volume_id: str
     size_bytes: int
     fraction: float = 1.0
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ossea.simulator.model.catalog import ACCOUNT
+
 
 class VolumeState(StrEnum):
     ALLOCATED = "Allocated"
@@ -46,8 +48,30 @@ class VmState(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class StopBehaviour(StrEnum):
+    """What an unforced stop of a VM comes to; a forced one always succeeds."""
+
+    NORMAL = "normal"
+    HANGS = "hangs"
+    REFUSES = "refuses"
+
+
 ROOT = "ROOT"
 DATADISK = "DATADISK"
+
+
+@dataclass(slots=True)
+class Host:
+    id: str
+    name: str
+    state: str
+    """Up, Down, Disconnected, Alert, Connecting, Creating, Error, Rebalancing, Removed."""
+
+
+@dataclass(slots=True)
+class Project:
+    id: str
+    name: str
 
 
 @dataclass(slots=True)
@@ -63,6 +87,9 @@ class Vm:
     host_id: str | None = None
     destroyed_at: float | None = None
     removed: float | None = None
+    stop: str = StopBehaviour.NORMAL
+    project_id: str | None = None
+    account: str = ACCOUNT
 
     @property
     def instance_name(self) -> str:
@@ -86,6 +113,18 @@ class Volume:
     """The VM whose guest sees the device; it may differ from `vm_id` while a job runs or after a failed one."""
     removed: float | None = None
     format: str = "QCOW2"
+    keeps_device: bool = False
+    """Detaching it succeeds in CloudStack's database only: the guest keeps the device until it is released."""
+    also_on: str | None = None
+    """The VM that kept the device of an earlier attachment while the volume went to another VM."""
+    file_number: int = 1
+    """One more with each revert that replaced the file: who opened it before writes into a deleted one."""
+    project_id: str | None = None
+    account: str = ACCOUNT
+
+    def is_shown_to(self, vm_id: str) -> bool:
+        """Whether the VM's guest sees the device, whatever CloudStack's database says."""
+        return vm_id in {self.device_on, self.also_on}
 
 
 @dataclass(slots=True)
@@ -99,6 +138,7 @@ class Snapshot:
     has_content: bool = False
     revertable: bool = True
     removed: float | None = None
+    account: str = ACCOUNT
 
 
 @dataclass(slots=True)

@@ -9,10 +9,12 @@ MALFORMED = 430
 PARAMETER = 431
 UNSUPPORTED = 432
 INTERNAL = 530
+ACCOUNT_ERROR = 531
 RESOURCE_UNAVAILABLE = 534
 
 CS_RUNTIME = 4250
 CS_INVALID_VALUE = 4350
+CS_PERMISSION = 4365
 CS_API = 9999
 
 
@@ -58,6 +60,18 @@ def refused(text: str) -> ApiError:
 def failed(text: str) -> ApiError:
     """`CloudRuntimeException` and other surprises of the execution: 530."""
     return ApiError(INTERNAL, text, CS_RUNTIME)
+
+
+def not_allowed(account: str, owner: str) -> ApiError:
+    """`PermissionDeniedException`: the entity is another account's."""
+    text = f"Acct[{account}] does not have permission to operate with resource Acct[{owner}]"
+    return ApiError(ACCOUNT_ERROR, text, CS_PERMISSION)
+
+
+def unavailable(command: str, user_id: str) -> ApiError:
+    """The role of this key may not call the command."""
+    text = f"The given command:{command} does not exist or it is not available for user with id:{user_id}"
+    return ApiError(UNSUPPORTED, text)
 
 
 def unauthorized() -> ApiError:

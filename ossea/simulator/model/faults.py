@@ -16,6 +16,8 @@ class FaultKind(StrEnum):
     """The job is marked failed although its effect is applied, `delay_s` after the job's end."""
     JOB_NO_EFFECT = "job_no_effect"
     """The job succeeds and CloudStack believes it, but the hypervisor did nothing (#3290, #4356)."""
+    JOB_LATE = "job_late"
+    """The job waits `delay_s` outside of its VM's queue before it runs, with what it finds by then (#14214)."""
     JOB_STUCK = "job_stuck"
     """The job stays pending for ever, with `delay_s` only that much longer; its VM's queue waits with it."""
     SYNC_ERROR = "sync_error"
@@ -32,7 +34,15 @@ class FaultKind(StrEnum):
     """The call is executed and answered with 200 and HTML."""
 
 
-JOB_KINDS = frozenset({FaultKind.JOB_FAIL, FaultKind.JOB_FAIL_APPLIED, FaultKind.JOB_NO_EFFECT, FaultKind.JOB_STUCK})
+JOB_KINDS = frozenset(
+    {
+        FaultKind.JOB_FAIL,
+        FaultKind.JOB_FAIL_APPLIED,
+        FaultKind.JOB_LATE,
+        FaultKind.JOB_NO_EFFECT,
+        FaultKind.JOB_STUCK,
+    }
+)
 MODEL_KINDS = JOB_KINDS | {FaultKind.SYNC_ERROR}
 
 

@@ -52,6 +52,9 @@ class JobRunner:
         except ApiError as error:
             self._end_failed(job, now, error)
             return
+        if fault.get("kind") == FaultKind.JOB_LATE:
+            self._schedule(job, now + (fault.get("delay_s") or 0.0))
+            return
         if queue is not None and self._world.settings.queue_per_vm:
             job.queue = queue
             self._queues.setdefault(queue, deque()).append(job.id)
@@ -102,7 +105,7 @@ class JobRunner:
     # A job's way
 
     def _start(self, job: Job, now: float) -> bool:
-        """It is the job's turn; False where it failed at once."""
+        """It is the job's turn; False where the next in its queue may start as well: it failed at once, or it hangs."""
         command = self._command(job)
         duration = self._world.settings.duration_s(command.name)
         fault = job.fault or {}
@@ -120,6 +123,13 @@ class JobRunner:
         self.hold_for(self._world.effects[before:])
         self._log(job, command, "Started")
         job.phase = Phase.RUNNING
+        hangs_s = job.params.get("hangs_s")
+        if hangs_s is not None:
+            job.due = job.works_until = now + hangs_s
+            self._schedule(job, job.due)
+            self._leave_queue(job, now)
+            job.queue = None
+            return False
         if stuck:
             job.due = job.works_until = job.next_at = None
         elif job.works_until > job.due:
@@ -131,7 +141,9 @@ class JobRunner:
 
     def _step(self, job: Job, at: float) -> None:
         job.next_at = None
-        if job.phase == Phase.RUNNING:
+        if job.phase == Phase.QUEUED:
+            self._start(job, at)
+        elif job.phase == Phase.RUNNING:
             if job.status == JobStatus.PENDING and (job.works_until or at) > (job.due or at):
                 self._mark_failed(job, at, self._injected(job))
                 self._schedule(job, job.works_until or at)
@@ -243,6 +255,7 @@ class JobRunner:
             command = self._command(job)
             if job.phase == Phase.QUEUED:
                 job.phase = Phase.ENDED
+                job.next_at = None
             else:
                 # The hypervisor finishes by itself; VM states come back with the power report.
                 job.orphaned = command.instance_type != "VirtualMachine"
@@ -300,10 +313,10 @@ class JobRunner:
         return ApiError(fault.get("errorcode") or INTERNAL, fault.get("errortext") or f"Failed to run {job.command}")
 
     def _log(self, job: Job, command: AsyncCommand, state: str, level: str = "INFO") -> None:
-        if command.event is None or (state != "Scheduled" and not command.events_end):
+        if command.event is None or (state != "Scheduled" and not command.tells_end(job)):
             return
         words = {"Scheduled": "Scheduled async job for", "Started": "Starting job for"}
         if state == "Completed":
             words["Completed"] = "Successfully completed" if level == "INFO" else "Error while"
-        text = f"{words[state]} {command.event} {job.instance_id or ''}".rstrip()
+        text = f"{words[state]} {command.describe(job)}"
         self._world.log_event(command.event, state, text, level=level, resource_id=job.instance_id)

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ossea.simulator.model import seeding
+from ossea.simulator.model.catalog import USER_ID
 from ossea.simulator.model.commands import build_commands
 from ossea.simulator.model.commands.base import AsyncCommand, SyncCommand
 from ossea.simulator.model.commands.vm_life import expunge
 from ossea.simulator.model.effects import Effect
 from ossea.simulator.model.entities import Job, JobStatus, Phase
-from ossea.simulator.model.errors import CS_API, INTERNAL, ApiError, refused, unauthorized
+from ossea.simulator.model.errors import CS_API, INTERNAL, ApiError, refused, unauthorized, unavailable
 from ossea.simulator.model.faults import JOB_KINDS, Fault, FaultKind, FaultList, pick
 from ossea.simulator.model.jobs import JobRunner
 from ossea.simulator.model.params import Params
@@ -76,6 +77,8 @@ class Model:
         if refusal is not None:
             text = refusal.errortext or f"Failed to run {found.name}"
             raise ApiError(refusal.errorcode or INTERNAL, text, refusal.cserrorcode or CS_API)
+        if self.settings.denies(found.name):
+            raise unavailable(found.name, USER_ID)
         found.require(given)
         if isinstance(found, SyncCommand):
             return found.answer(self.world, given)
@@ -109,6 +112,8 @@ class Model:
         self,
         now: float,
         *,
+        hosts: Iterable[Mapping[str, Any]] = (),
+        projects: Iterable[Mapping[str, Any]] = (),
         vms: Iterable[Mapping[str, Any]] = (),
         volumes: Iterable[Mapping[str, Any]] = (),
         snapshots: Iterable[Mapping[str, Any]] = (),
@@ -116,6 +121,8 @@ class Model:
         """Add entities as the admin API's `/seed` describes them; answers their ids. Raises `SeedFault`."""
         self._run(now)
         return {
+            "hosts": [seeding.add_host(self.world, row) for row in hosts],
+            "projects": [seeding.add_project(self.world, row) for row in projects],
             "vms": [seeding.add_vm(self.world, row) for row in vms],
             "volumes": [seeding.add_volume(self.world, row) for row in volumes],
             "snapshots": [seeding.add_snapshot(self.world, row) for row in snapshots],
@@ -153,6 +160,7 @@ class Model:
             "vm_snapshots": self.world.add_vm_snapshot,
             "tags": self.world.add_tag,
             "jobs": self.world.add_job,
+            "events": self.world.add_event,
         }
         tables = self.world.tables()
         for name, _, row in rows:
@@ -230,4 +238,5 @@ class Model:
 
     def _job_view(self, job: Job) -> dict[str, Any]:
         command = self._commands[job.command.lower()]
-        return job_json(job, command.java_class if isinstance(command, AsyncCommand) else "")
+        java_class = command.java_class if isinstance(command, AsyncCommand) else ""
+        return job_json(job, java_class, real_code=self.settings.real_job_result_code)

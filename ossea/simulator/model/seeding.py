@@ -3,73 +3,161 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, get_type_hints
 
-from ossea.simulator.model.catalog import DISK_OFFERING_ID, HOST_ID, ZONE_ID
+from ossea.simulator.model.catalog import ACCOUNT, DISK_OFFERING_ID, HOST_ID, ZONE_ID
 from ossea.simulator.model.effects import CopyStarted, SnapshotErased, VolumeCreated
 from ossea.simulator.model.entities import (
+    Host,
+    Project,
     Snapshot,
     SnapshotState,
+    StopBehaviour,
     Vm,
     VmSnapshot,
     VmState,
     Volume,
     VolumeState,
 )
+from ossea.simulator.model.history import seed_history
+from ossea.simulator.model.rows import (
+    SeedFault,
+    check_fields,
+    new_id,
+    read_choice,
+    read_flag,
+    read_moment,
+    read_project,
+    read_text,
+    to_moment,
+)
 from ossea.simulator.model.world import World
 
-
-class SeedFault(ValueError):
-    """A row that cannot be put in; the text names the field and says what is allowed."""
-
-
 _CONTENTLESS = frozenset({SnapshotState.ALLOCATED, SnapshotState.ERROR})
+_ON_A_HOST = frozenset({VmState.RUNNING, VmState.STOPPING, VmState.MIGRATING})
+_HOST_STATES = (
+    "Up",
+    "Down",
+    "Disconnected",
+    "Alert",
+    "Connecting",
+    "Creating",
+    "Error",
+    "Rebalancing",
+    "Removed",
+)
+_STOPS = tuple(str(stop) for stop in StopBehaviour)
+_MOMENTS = frozenset({"created", "attached", "removed", "destroyed_at"})
+_VM_FIELDS = {
+    "account",
+    "created",
+    "destroyed_at",
+    "display_name",
+    "events",
+    "host_id",
+    "id",
+    "name",
+    "project_id",
+    "started",
+    "state",
+    "stop",
+    "zone_id",
+}
+_VOLUME_FIELDS = {
+    "account",
+    "created",
+    "device_id",
+    "fill",
+    "format",
+    "id",
+    "keeps_device",
+    "name",
+    "project_id",
+    "size_bytes",
+    "state",
+    "vm_id",
+    "zone_id",
+}
+
+
+def add_host(world: World, row: Mapping[str, Any]) -> str:
+    """`id?, name, state? (Up)`."""
+    check_fields(row, "host", {"id", "name", "state"})
+    host_id = new_id(world, row, world.hosts.rows)
+    host = Host(host_id, read_text(row, "name", "host"), read_choice(row, "state", "host", _HOST_STATES))
+    world.hosts.add(host)
+    return host_id
+
+
+def add_project(world: World, row: Mapping[str, Any]) -> str:
+    """`id?, name`."""
+    check_fields(row, "project", {"id", "name"})
+    project = Project(new_id(world, row, world.projects.rows), read_text(row, "name", "project"))
+    world.projects.add(project)
+    return project.id
 
 
 def add_vm(world: World, row: Mapping[str, Any]) -> str:
-    """`id?, name, display_name?, state? (Running), zone_id?, created?`."""
-    _known(row, "vm", {"id", "name", "display_name", "state", "zone_id", "created"})
-    vm_id = _new_id(world, row, world.vms.rows)
-    name = _text(row, "name", "vm")
+    """`id?, name, display_name?, state? (Running), zone_id?, created?, host_id?, destroyed_at?, stop?, project_id?,
+    account?, started?, events?`.
+    """
+    check_fields(row, "vm", _VM_FIELDS)
+    name = read_text(row, "name", "vm")
     state = str(row.get("state", VmState.RUNNING))
     vm = Vm(
-        vm_id,
+        new_id(world, row, world.vms.rows),
         name,
         str(row.get("display_name") or name),
         state,
         str(row.get("zone_id", ZONE_ID)),
-        _moment(row, world.now),
+        read_moment(row, "created", world.now),
         world.next_number(),
-        HOST_ID if state == VmState.RUNNING else None,
+        _host(world, str(row.get("host_id", HOST_ID))) if state in _ON_A_HOST else None,
+        stop=read_choice(row, "stop", "vm", _STOPS),
+        project_id=read_project(world, row, "vm"),
+        account=str(row.get("account", ACCOUNT)),
     )
     if state == VmState.DESTROYED:
-        vm.destroyed_at = world.now
-        world.expunge_due[vm.id] = world.now + world.settings.expunge_delay_s
+        vm.destroyed_at = read_moment(row, "destroyed_at", world.now)
+        world.expunge_due[vm.id] = vm.destroyed_at + world.settings.expunge_delay_s
+    seed_history(world, vm, row)
     world.vms.add(vm)
-    return vm_id
+    return vm.id
+
+
+def _host(world: World, host_id: str) -> str:
+    if world.hosts.find(host_id) is None:
+        raise SeedFault(f"vm: host_id {host_id} names no host")
+    return host_id
 
 
 def add_volume(world: World, row: Mapping[str, Any]) -> str:
-    """`id?, name, size_bytes, vm_id?, device_id?, state? (Ready), fill?, zone_id?, created?, format?`."""
-    known = {"id", "name", "size_bytes", "vm_id", "device_id", "state", "fill", "zone_id", "created", "format"}
-    _known(row, "volume", known)
+    """`id?, name, size_bytes, vm_id?, device_id?, state? (Ready), fill?, zone_id?, created?, format?, keeps_device?,
+    project_id? (its VM's), account?`.
+    """
+    check_fields(row, "volume", _VOLUME_FIELDS)
     size = row.get("size_bytes")
     if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
         raise SeedFault("volume: size_bytes must be a whole number above 0")
     volume = Volume(
-        id=_new_id(world, row, world.volumes.rows),
-        name=_text(row, "name", "volume"),
+        id=new_id(world, row, world.volumes.rows),
+        name=read_text(row, "name", "volume"),
         size_bytes=size,
         state=str(row.get("state", VolumeState.READY)),
         zone_id=str(row.get("zone_id", ZONE_ID)),
         disk_offering_id=DISK_OFFERING_ID,
-        created=_moment(row, world.now),
+        created=read_moment(row, "created", world.now),
         format=str(row.get("format", "QCOW2")),
+        keeps_device=read_flag(row, "keeps_device", "volume", default=False),
+        project_id=read_project(world, row, "volume"),
+        account=str(row.get("account", ACCOUNT)),
     )
     vm_id = row.get("vm_id")
-    if vm_id is not None and world.live_vm(vm_id) is None:
+    vm = None if vm_id is None else world.live_vm(vm_id)
+    if vm_id is not None and vm is None:
         raise SeedFault(f"volume: vm_id {vm_id} names no VM")
+    if vm is not None and "project_id" not in row:
+        volume.project_id = vm.project_id
     world.add_volume(volume)
     world.effects.append(VolumeCreated(world.now, None, volume.id, size, None, row.get("fill")))
     if vm_id is not None:
@@ -78,24 +166,26 @@ def add_volume(world: World, row: Mapping[str, Any]) -> str:
 
 
 def add_snapshot(world: World, row: Mapping[str, Any]) -> str:
-    """`id?, volume_id, name, state? (BackedUp), created?, size_bytes?, revertable?`.
+    """`id?, volume_id, name, state? (BackedUp), created?, size_bytes?, revertable?, account? (its volume's)`.
 
     It keeps the content that the volume has at this moment.
     """
-    _known(row, "snapshot", {"id", "volume_id", "name", "state", "created", "size_bytes", "revertable"})
+    known = {"id", "volume_id", "name", "state", "created", "size_bytes", "revertable", "account"}
+    check_fields(row, "snapshot", known)
     volume = world.live_volume(str(row.get("volume_id")))
     if volume is None:
         raise SeedFault(f"snapshot: volume_id {row.get('volume_id')} names no volume")
     state = str(row.get("state", SnapshotState.BACKED_UP))
     snapshot = Snapshot(
-        _new_id(world, row, world.snapshots.rows),
+        new_id(world, row, world.snapshots.rows),
         volume.id,
-        _text(row, "name", "snapshot"),
+        read_text(row, "name", "snapshot"),
         state,
-        _moment(row, world.now),
+        read_moment(row, "created", world.now),
         int(row.get("size_bytes") or volume.size_bytes),
         has_content=state not in _CONTENTLESS,
         revertable=bool(row.get("revertable", True)),
+        account=str(row.get("account", volume.account)),
     )
     world.add_snapshot(snapshot)
     if snapshot.has_content:
@@ -123,7 +213,10 @@ def put_on_vm(world: World, volume: Volume, vm_id: str, device_id: int | None) -
 
 
 def patch_volume(world: World, volume: Volume, changes: Mapping[str, Any]) -> None:
-    """Fields as they stand; `vm_id` and `device_id` attach or (null) detach, guest's device included."""
+    """Fields as they stand; `vm_id` and `device_id` attach or (null) detach, guest's device included.
+
+    The device stays where `keeps_device` is, or becomes, true.
+    """
     attachment = {"vm_id", "device_id"}
     vm_id = changes.get("vm_id", volume.vm_id)
     if vm_id is not None and world.live_vm(vm_id) is None:
@@ -132,20 +225,45 @@ def patch_volume(world: World, volume: Volume, changes: Mapping[str, Any]) -> No
     world.volumes.touch(volume)
     if not attachment & set(changes):
         return
-    world.hide_device(volume, None)
+    if not volume.keeps_device:
+        world.hide_device(volume, None)
     world.detach(volume)
     if vm_id is not None:
         put_on_vm(world, volume, vm_id, changes.get("device_id"))
 
 
+def release_device(world: World, volume: Volume) -> None:
+    """Guests that kept the device lose it, and detaching takes it away again from now on."""
+    world.release_device(volume)
+
+
+def patch_host(world: World, host: Host, changes: Mapping[str, Any]) -> None:
+    if "state" in changes:
+        read_choice(changes, "state", "host", _HOST_STATES)
+    _patch(host, changes, "host")
+    world.hosts.touch(host)
+
+
 def patch_vm(world: World, vm: Vm, changes: Mapping[str, Any]) -> None:
+    """Fields as they stand; a new state brings its host and the hour of its expunge with it. No event is written."""
+    if "stop" in changes:
+        read_choice(changes, "stop", "vm", _STOPS)
+    if changes.get("host_id") is not None:
+        _host(world, str(changes["host_id"]))
     _patch(vm, changes, "vm")
     if "state" in changes:
-        vm.host_id = HOST_ID if vm.state == VmState.RUNNING else None
-        vm.destroyed_at = world.now if vm.state == VmState.DESTROYED else None
+        if vm.state not in _ON_A_HOST:
+            vm.host_id = None
+        elif vm.host_id is None:
+            vm.host_id = HOST_ID
+    if {"state", "destroyed_at"} & set(changes):
         world.expunge_due.pop(vm.id, None)
-        if vm.destroyed_at is not None:
-            world.expunge_due[vm.id] = world.now + world.settings.expunge_delay_s
+        if vm.state != VmState.DESTROYED:
+            vm.destroyed_at = None
+        else:
+            if vm.destroyed_at is None or "destroyed_at" not in changes:
+                vm.destroyed_at = world.now
+            world.expunge_due[vm.id] = vm.destroyed_at + world.settings.expunge_delay_s
     world.vms.touch(vm)
 
 
@@ -175,54 +293,12 @@ def forget_snapshot(world: World, snapshot: Snapshot) -> None:
     world.effects.append(SnapshotErased(world.now, None, snapshot.id))
 
 
-def _patch(entity: Vm | Volume | Snapshot, changes: Mapping[str, Any], what: str) -> None:
+def _patch(entity: Host | Vm | Volume | Snapshot, changes: Mapping[str, Any], what: str) -> None:
     hints = get_type_hints(type(entity))
     for name, value in changes.items():
         if name not in hints or name == "id":
             raise SeedFault(f"{what}: unknown field {name}; known are {', '.join(sorted(hints))}")
-        given = _to_moment(value) if name in {"created", "attached", "removed"} and value is not None else value
+        given = to_moment(value) if name in _MOMENTS and value is not None else value
         if not isinstance(given, hints[name]) and not (isinstance(given, int) and hints[name] is float):
             raise SeedFault(f"{what}: {name} cannot be {value!r}")
         setattr(entity, name, given)
-
-
-def _known(row: Mapping[str, Any], what: str, known: set[str]) -> None:
-    unknown = sorted(set(row) - known)
-    if unknown:
-        raise SeedFault(f"{what}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-
-
-def _text(row: Mapping[str, Any], name: str, what: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not value:
-        raise SeedFault(f"{what}: {name} must be a text")
-    return value
-
-
-def _new_id(world: World, row: Mapping[str, Any], taken: Mapping[str, Any]) -> str:
-    value = row.get("id")
-    if value is None:
-        return world.new_id()
-    if not isinstance(value, str) or value != value.lower():
-        raise SeedFault(f"id {value!r} must be a lower-case text")
-    if value in taken:
-        raise SeedFault(f"id {value} is taken")
-    return value
-
-
-def _moment(row: Mapping[str, Any], now: float) -> float:
-    value = row.get("created")
-    return now if value is None else _to_moment(value)
-
-
-def _to_moment(value: object) -> float:
-    """Unix seconds, or RFC 3339 with an offset."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise SeedFault(f"{value!r} is no time; give Unix seconds or RFC 3339") from None
-    if moment.tzinfo is None:
-        raise SeedFault(f"{value!r} has no offset from UTC")
-    return moment.timestamp()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ossea.simulator.model.generations import GENERATIONS
+
 DEFAULT_DURATIONS_S: Mapping[str, float] = MappingProxyType(
     {
         "attachVolume": 3.0,
@@ -45,6 +47,16 @@ class Settings:
     custom_job_id: bool = True
     custom_job_id_conflict_code: int = 431
     """What a `customjobid` in use answers: 431, on newer servers 530."""
+    ids_parameter: bool = True
+    """False: lists do not know `ids` and ignore it, as old servers do with every unknown parameter."""
+    real_job_result_code: bool = False
+    """A failed job's `jobresultcode` is the real one, as on newer servers; False: always 530."""
+    event_resource: bool = True
+    """Events name their resource and `listEvents` takes `resourceid`; False: neither, as on old servers."""
+    deploy_says_starting: bool = False
+    """The event that a deploy was scheduled says "starting Vm" also where it does not start the VM, as old servers'."""
+    denied_commands: tuple[str, ...] = ()
+    """Commands that the key's role may not call (432), e.g. `listHosts` or `createTags` for ordinary accounts."""
     max_data_disks: int = 64
     default_page_size: int = 500
     """CloudStack's `default.page.size`, which is also the largest page it serves; never above 500."""
@@ -56,6 +68,12 @@ class Settings:
     root_dies_at: str = "destroy"
     """When a VM's ROOT volumes go: at "destroy" (4.19 and later may), or only at "expunge"."""
     expunge_delay_s: float = 86_400.0
+    revert_mode: str = "in_place"
+    """A revert overwrites the volume's file "in_place", or puts another one in its place ("replace", newer servers)."""
+    revert_under_running_vm: str = "refused"
+    """A revert of a volume on a running VM is "refused", or it succeeds with "no_effect" (apache/cloudstack#4356)."""
+    agent_wait_s: float = 1_800.0
+    """How long an unforced stop that hangs is waited for (`wait`); `time_scale` multiplies it."""
     restart: str = "resume"
     """What becomes of pending jobs at a restart: "resume", "fail" as real servers do (the hypervisor works on, a revert
     leaves `RevertSnapshotting`), or "fail_and_lose_volumes", which also soft-deletes volumes of attach and detach jobs
@@ -72,41 +90,65 @@ class Settings:
     def duration_s(self, command: str) -> float:
         return self.durations.get(command, 0.0) * self.time_scale
 
+    def denies(self, command: str) -> bool:
+        return command.lower() in {denied.lower() for denied in self.denied_commands}
+
     def as_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["durations"] = dict(self.durations)
+        values["denied_commands"] = list(self.denied_commands)
         return values
 
     def patched(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with `changes` put in; `durations` are merged by command.
 
+        `generation` names a set of them (`GENERATIONS`), which the other changes complete.
         Raises `SettingsFault` for an unknown key or a value that cannot be.
         """
+        values = dict(changes)
+        generation = values.pop("generation", None)
+        if generation is not None and generation not in GENERATIONS:
+            raise SettingsFault(f"generation must be one of {', '.join(GENERATIONS)}")
         known = {f.name for f in dataclasses.fields(self)}
-        unknown = sorted(set(changes) - known)
+        unknown = sorted(set(values) - known)
         if unknown:
             raise SettingsFault(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        values = dict(changes)
+        values = {**GENERATIONS.get(generation or "", {}), **values}
         if "durations" in values:
             values["durations"] = {**self.durations, **_durations(values["durations"])}
         for key in values.keys() - {"durations"}:
             _check(key, values[key])
+        if "denied_commands" in values:
+            values["denied_commands"] = tuple(values["denied_commands"])
         return dataclasses.replace(self, **values)
 
 
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "root_dies_at": ("destroy", "expunge"),
     "restart": RESTART_MODES,
+    "revert_mode": ("in_place", "replace"),
+    "revert_under_running_vm": ("refused", "no_effect"),
     "custom_job_id_conflict_code": (431, 530),
 }
-_FLAGS = frozenset({"queue_per_vm", "custom_job_id", "list_pending_jobs_only", "signature_check"})
+_FLAGS = frozenset(
+    {
+        "custom_job_id",
+        "deploy_says_starting",
+        "event_resource",
+        "ids_parameter",
+        "list_pending_jobs_only",
+        "queue_per_vm",
+        "real_job_result_code",
+        "signature_check",
+    }
+)
 _OPTIONAL = frozenset({"job_cancel_s", "throttle_per_s"})
 _COUNTS: Mapping[str, tuple[int, int]] = {
     "max_data_disks": (0, 1000),
     "default_page_size": (1, 500),
     "throttle_per_s": (1, 1_000_000),
 }
-_SECONDS = frozenset({"time_scale", "job_expire_s", "job_cancel_s", "expunge_delay_s", "latency_s"})
+_SECONDS = frozenset({"time_scale", "job_expire_s", "job_cancel_s", "expunge_delay_s", "latency_s", "agent_wait_s"})
 
 
 def _check(key: str, value: object) -> None:
@@ -126,6 +168,12 @@ def _check(key: str, value: object) -> None:
         raise SettingsFault("clock_offset_s must be a number of seconds")
     if key == "version" and not isinstance(value, str):
         raise SettingsFault("version must be a text")
+    if key == "denied_commands" and not _is_texts(value):
+        raise SettingsFault("denied_commands must be a list of commands")
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
 def _is_seconds(value: object) -> bool:

@@ -16,13 +16,12 @@ from ossea.simulator.model.entities import (
     Tag,
     Vm,
     VmSnapshot,
-    VmState,
     Volume,
     VolumeState,
 )
+from ossea.simulator.model.ownership import owner_json
 from ossea.simulator.model.world import World
 
-_OWNER = {"account": catalog.ACCOUNT, "domainid": catalog.DOMAIN_ID, "domain": catalog.DOMAIN}
 _DISK_OFFERING_NAMES = {row["id"]: (row["name"], row["displaytext"]) for row in catalog.DISK_OFFERINGS}
 
 
@@ -47,7 +46,7 @@ def volume_json(world: World, volume: Volume) -> dict[str, Any]:
         "size": volume.size_bytes,
         "created": stamp(volume.created),
         "state": volume.state,
-        **_OWNER,
+        **owner_json(world, volume),
         "storagetype": "shared",
         "hypervisor": "KVM",
         "destroyed": volume.state in {VolumeState.DESTROY, VolumeState.EXPUNGED},
@@ -90,7 +89,7 @@ def snapshot_json(world: World, snapshot: Snapshot) -> dict[str, Any]:
         "virtualsize": snapshot.size_bytes,
         "revertable": snapshot.revertable and snapshot.state == SnapshotState.BACKED_UP,
         "zoneid": catalog.ZONE_ID,
-        **_OWNER,
+        **owner_json(world, snapshot),
     }
     if volume is not None:
         item.update(volumename=volume.name, volumetype=volume.type, zoneid=volume.zone_id)
@@ -107,7 +106,7 @@ def vm_json(world: World, vm: Vm) -> dict[str, Any]:
         "created": stamp(vm.created),
         "zoneid": vm.zone_id,
         "zonename": catalog.ZONE_NAME,
-        **_OWNER,
+        **owner_json(world, vm),
         "userid": catalog.USER_ID,
         "username": catalog.ACCOUNT,
         "haenable": False,
@@ -130,8 +129,9 @@ def vm_json(world: World, vm: Vm) -> dict[str, Any]:
         "affinitygroup": [],
         "nic": [_nic(vm)],
     }
-    if vm.state == VmState.RUNNING and vm.host_id is not None:
-        item.update(hostid=vm.host_id, hostname=catalog.HOST_NAME)
+    host = world.hosts.find(vm.host_id or "")
+    if host is not None and not world.settings.denies("listHosts"):  # ordinary roles don't see where it runs
+        item.update(hostid=host.id, hostname=host.name)
     return _with_tags_and_job(world, vm.id, item)
 
 
@@ -165,21 +165,23 @@ def vm_snapshot_json(world: World, row: VmSnapshot) -> dict[str, Any]:
         "type": "Disk",
         "current": True,
         "created": stamp(row.created),
-        **_OWNER,
+        **owner_json(world, row),
     }
 
 
-def tag_json(tag: Tag) -> dict[str, Any]:
+def tag_json(world: World, tag: Tag) -> dict[str, Any]:
     return {
         "key": tag.key,
         "value": tag.value,
         "resourcetype": tag.resource_type,
         "resourceid": tag.resource_id,
-        **_OWNER,
+        **owner_json(world, tag),
     }
 
 
-def event_json(event: Event) -> dict[str, Any]:
+def event_json(world: World, event: Event) -> dict[str, Any]:
+    """Old servers do not say whose event it is."""
+    with_resource = world.settings.event_resource
     return {
         "id": event.id,
         "username": catalog.ACCOUNT,
@@ -188,20 +190,23 @@ def event_json(event: Event) -> dict[str, Any]:
         "description": event.description,
         "created": stamp(event.created),
         "state": event.state,
-        **({"resourceid": event.resource_id} if event.resource_id else {}),
-        **_OWNER,
+        **({"resourceid": event.resource_id} if with_resource and event.resource_id else {}),
+        **owner_json(world, event),
     }
 
 
-def job_json(job: Job, java_class: str) -> dict[str, Any]:
+def job_json(job: Job, java_class: str, *, real_code: bool) -> dict[str, Any]:
     """A row of `async_job`; 4.11 puts 530 into `jobresultcode` of every failed job, the real code into `jobresult`."""
+    code = 530 if job.status == JobStatus.FAILED else 0
+    if code and real_code and job.result is not None:
+        code = int(job.result.get("errorcode", code))
     item: dict[str, Any] = {
         "accountid": catalog.ACCOUNT_ID,
         "userid": catalog.USER_ID,
         "cmd": java_class,
         "jobstatus": job.status,
         "jobprocstatus": 0,
-        "jobresultcode": 530 if job.status == JobStatus.FAILED else 0,
+        "jobresultcode": code,
         "created": stamp(job.created),
         "jobid": job.id,
     }
@@ -215,7 +220,7 @@ def job_json(job: Job, java_class: str) -> dict[str, Any]:
 
 
 def _with_tags_and_job(world: World, row_id: str, item: dict[str, Any]) -> dict[str, Any]:
-    item["tags"] = [tag_json(tag) for tag in world.tags_of(row_id)]
+    item["tags"] = [tag_json(world, tag) for tag in world.tags_of(row_id)]
     job_id = world.pending_job_of(row_id)
     if job_id is not None:
         item["jobid"] = job_id

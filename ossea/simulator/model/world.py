@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from ossea.simulator.model.catalog import HOST_ID, HOST_NAME
 from ossea.simulator.model.effects import DeviceAppeared, DeviceGone, Effect, VolumeErased, serial_of
 from ossea.simulator.model.entities import (
     DATADISK,
     ROOT,
     Event,
+    Host,
     Job,
     JobStatus,
+    Project,
     Snapshot,
     Tag,
     Vm,
@@ -31,7 +34,7 @@ class Row(Protocol):
 
 R = TypeVar("R", bound=Row)
 
-KEPT_EVENTS = 20_000
+KEPT_EVENTS = 50_000
 
 
 class Table(Generic[R]):
@@ -92,6 +95,9 @@ class World:
         self.settings = settings
         self.random = random.Random(seed)  # noqa: S311  ids must repeat with the seed
         self.effects: list[Effect] = []
+        self.hosts = Table(Host)
+        self.hosts.rows[HOST_ID] = Host(HOST_ID, HOST_NAME, "Up")
+        self.projects = Table(Project)
         self.vms = Table(Vm)
         self.volumes = Table(Volume)
         self.snapshots = Table(Snapshot)
@@ -108,10 +114,13 @@ class World:
         self._snapshots_by_volume = Index()
         self._vm_snapshots_by_vm = Index()
         self._tags_by_resource = Index()
+        self._events_by_resource = Index()
         self._pending_by_instance: dict[str, dict[str, None]] = {}
 
     def tables(self) -> dict[str, Table[Any]]:
         return {
+            "hosts": self.hosts,
+            "projects": self.projects,
             "vms": self.vms,
             "volumes": self.volumes,
             "snapshots": self.snapshots,
@@ -173,9 +182,20 @@ class World:
 
     def log_event(self, kind: str, state: str, description: str, **more: str | None) -> None:
         level = more.get("level") or "INFO"
-        self.events.add(Event(self.new_id(), kind, level, state, description, self.now, more.get("resource_id")))
+        self.add_event(Event(self.new_id(), kind, level, state, description, self.now, more.get("resource_id")))
+
+    def add_event(self, event: Event) -> None:
+        """The oldest go where there are too many."""
+        self.events.add(event)
+        if event.resource_id is not None:
+            self._events_by_resource.add(event.resource_id, event.id)
         while len(self.events.rows) > KEPT_EVENTS:
-            self.events.drop(next(iter(self.events.rows)))
+            self.drop_event(next(iter(self.events.rows.values())))
+
+    def drop_event(self, event: Event) -> None:
+        self.events.drop(event.id)
+        if event.resource_id is not None:
+            self._events_by_resource.drop(event.resource_id, event.id)
 
     # Rows are looked up
 
@@ -204,6 +224,10 @@ class World:
     def tags_of(self, resource_id: str) -> list[Tag]:
         return [self.tags.rows[tag_id] for tag_id in self._tags_by_resource.of(resource_id)]
 
+    def events_of(self, resource_id: str) -> list[Event]:
+        """Newest first, as they were written."""
+        return [self.events.rows[event_id] for event_id in reversed(list(self._events_by_resource.of(resource_id)))]
+
     def pending_job_of(self, instance_id: str) -> str | None:
         """The oldest pending job on the entity."""
         return next(iter(self._pending_by_instance.get(instance_id, ())), None)
@@ -230,20 +254,41 @@ class World:
         self.volumes.touch(volume)
 
     def show_device(self, volume: Volume, vm_id: str, job_id: str | None) -> None:
+        """The VM's guest sees the volume; another guest that sees it still keeps it."""
+        if volume.device_on not in {None, vm_id}:
+            if volume.also_on not in {None, vm_id}:
+                self._device_is_gone(volume, volume.also_on, job_id)
+            volume.also_on = volume.device_on
+        elif volume.also_on == vm_id:
+            volume.also_on = None
         volume.device_on = vm_id
         self.volumes.touch(volume)
         self.effects.append(DeviceAppeared(self.now, job_id, volume.id, vm_id, serial_of(volume.id)))
 
     def hide_device(self, volume: Volume, job_id: str | None) -> None:
         if volume.device_on is not None:
-            self.effects.append(DeviceGone(self.now, job_id, volume.id, volume.device_on, serial_of(volume.id)))
+            self._device_is_gone(volume, volume.device_on, job_id)
             volume.device_on = None
             self.volumes.touch(volume)
 
+    def release_device(self, volume: Volume, job_id: str | None = None) -> None:
+        """Every guest but that of the VM which has the volume by CloudStack's database loses the device."""
+        volume.keeps_device = False
+        if volume.also_on is not None:
+            self._device_is_gone(volume, volume.also_on, job_id)
+            volume.also_on = None
+        if volume.device_on != volume.vm_id:
+            self.hide_device(volume, job_id)
+        self.volumes.touch(volume)
+
+    def _device_is_gone(self, volume: Volume, vm_id: str | None, job_id: str | None) -> None:
+        if vm_id is not None:
+            self.effects.append(DeviceGone(self.now, job_id, volume.id, vm_id, serial_of(volume.id)))
+
     def erase_volume(self, volume: Volume, job_id: str | None = None) -> None:
         """The bytes are gone and no list shows it any more."""
-        self.hide_device(volume, job_id)
         self.detach(volume)
+        self.release_device(volume, job_id)
         volume.state = VolumeState.EXPUNGED
         volume.removed = self.now
         self.effects.append(VolumeErased(self.now, job_id, volume.id))

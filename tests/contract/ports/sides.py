@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
+from uuid import uuid4
 
 from sqlalchemy import create_engine, insert
 
@@ -17,6 +20,8 @@ from oma.adapters.cloudstack import CloudStackCloud
 from oma.adapters.volume_daemon import VolumeDaemonVolumes
 from oma.demo.programs import Program
 from oma.demo.stack import as_toml
+from oma.domain.holders import INJECTION, DeviceHolder, ProcessId
+from oma.domain.world import serial_of
 from oma.ports import Cloud, Volumes
 from ossea.client import CloudStack
 from ossea.credentials import Endpoint
@@ -26,6 +31,7 @@ from tests.fakes.cloud import FakeCloud
 from tests.fakes.time_and_ids import FastClock
 from tests.fakes.volumes import FakeVolumes
 from tests.fakes.world import OMA_VM_ID, FakeWorld
+from tests.unit.volume_daemon.children import INJECTION_SCRIPT, child, hung_script, id_of
 from volume_daemon.client import VolumeDaemonClient
 
 KEY, SECRET = "contract-key", "contract-secret"
@@ -46,6 +52,9 @@ class Side(Protocol):
 
     async def add_vm_snapshot(self, vm_id: str) -> None: ...
 
+    async def tag_volume(self, volume_id: str, key: str, value: str) -> None:
+        """As another installation does it."""
+
     async def fault(self, kind: FaultKind, command: str, **more: Any) -> None: ...
 
     async def lose_answer(self, command: str, **match: str) -> None:
@@ -56,6 +65,17 @@ class Side(Protocol):
 
     async def count_jobs(self, command: str, entity_id: str) -> int:
         """How many jobs CloudStack has made of this change of this volume or snapshot."""
+
+    def hold(self, volume_id: str, name: str) -> AbstractAsyncContextManager[Held]:
+        """A program of this name has the volume's device open on the OMA, in itself and in a child."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The process that was started, and whether it is still there."""
+
+    process: ProcessId
+    lives: Callable[[], bool]
 
 
 @dataclass
@@ -69,6 +89,11 @@ class FakeSide:
 
     async def add_vm_snapshot(self, vm_id: str) -> None:
         self.world.add_vm_snapshot(vm_id)
+
+    async def tag_volume(self, volume_id: str, key: str, value: str) -> None:
+        words = {"tags[0].key": key, "tags[0].value": value}
+        job_id = self.world.order("createTags", str(uuid4()), resourceids=volume_id, resourcetype="Volume", **words)
+        await self.world.wait_until_ended(job_id)
 
     async def fault(self, kind: FaultKind, command: str, **more: Any) -> None:
         self.world.add_fault(kind, command, **more)
@@ -84,18 +109,33 @@ class FakeSide:
         orders = self.world.accepted(command)
         return sum(entity_id in {order.volume_id, order.snapshot_id} for order in orders)
 
+    @asynccontextmanager
+    async def hold(self, volume_id: str, name: str) -> AsyncIterator[Held]:
+        seen = [hold_fake(number, name) for number in (4711, 4712)]
+        held = self.volumes.holders.setdefault(volume_id, [])
+        held += seen
+        root = ProcessId(4711, 100)
+        yield Held(root, lambda: any(one in seen for one in self.volumes.holders.get(volume_id, ())))
+        self.volumes.holders[volume_id] = [one for one in self.volumes.holders.get(volume_id, ()) if one not in seen]
+
 
 @dataclass
 class RealSide:
     admin: AdminClient
     cloud: CloudStackCloud
     volumes: VolumeDaemonVolumes
+    device_root: Path
+    client: CloudStack
 
     async def seed(self, **rows: Any) -> None:
         await self.admin.seed(**rows)
 
     async def add_vm_snapshot(self, vm_id: str) -> None:
         await self.admin.add_vm_snapshot(vm_id)
+
+    async def tag_volume(self, volume_id: str, key: str, value: str) -> None:
+        submitted = self.client.create_tags([volume_id], "Volume", {key: value}, job_id=str(uuid4()), expires_at=None)
+        await self.client.wait_job(await submitted)
 
     async def fault(self, kind: FaultKind, command: str, **more: Any) -> None:
         await self.admin.add_fault(command, kind.value, **more)
@@ -113,6 +153,37 @@ class RealSide:
             call["command"] == command and call["params"].get("id") == entity_id and call["jobid"] is not None
             for call in calls
         )
+
+    @asynccontextmanager
+    async def hold(self, volume_id: str, name: str) -> AsyncIterator[Held]:
+        with TemporaryDirectory() as folder:
+            script = hung_script(Path(folder) / name)
+            opened = child(script, self.device_root / f"virtio-{serial_of(volume_id)}")
+            process = await asyncio.to_thread(opened.__enter__)
+            try:
+                yield Held(seen_as(process), lambda: process.poll() is None)
+            finally:
+                await asyncio.to_thread(opened.__exit__, None, None, None)
+
+
+def hold_fake(pid: int, name: str) -> DeviceHolder:
+    """As the Volume Daemon tells of it."""
+    is_injection = name == INJECTION_SCRIPT
+    return DeviceHolder(
+        "process",
+        name,
+        process=ProcessId(pid, 100),
+        command=f"/bin/bash {name}",
+        role=INJECTION if is_injection else "unknown",
+        tree=ProcessId(4711, 100) if is_injection else None,
+        endable=is_injection,
+        why_not=None if is_injection else "it belongs to no driver injection that is known here",
+    )
+
+
+def seen_as(process: Popen[str]) -> ProcessId:
+    seen = id_of(process)
+    return ProcessId(seen.pid, seen.start_ticks)
 
 
 @asynccontextmanager
@@ -172,6 +243,8 @@ class Processes:
                 "device_root": str(self.device_root),
                 "nbd_config_dir": str(self._directory / "nbd"),
                 "product_uuid_path": str(uuid_path),
+                # Some machines hide their first process even from root; what the tests start is readable.
+                "holder_scope": "readable",
             },
         }
         (self._directory / "oma.toml").write_text(as_toml(sections))
@@ -187,4 +260,4 @@ async def real_side(processes: Processes) -> AsyncIterator[RealSide]:
     ):
         await admin.put_settings(time_scale=TIME_SCALE)
         await admin.clear_faults()
-        yield RealSide(admin, CloudStackCloud(client), VolumeDaemonVolumes(daemon))
+        yield RealSide(admin, CloudStackCloud(client), VolumeDaemonVolumes(daemon), processes.device_root, client)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume
+from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark
 from oma.ports import Fault, RemoteStatus, UpstreamError
 from ossea.simulator.model import FaultKind
 from tests.contract.ports.scene import MADE_AT, SIZE, Scene, new_id
@@ -19,8 +20,9 @@ def soon() -> datetime:
 
 async def test_volumes_are_listed_as_cloudstack_shows_them(side: Side) -> None:
     scene = await Scene(side).seed()
-    listed = {one.id: one for one in await side.cloud.list_volumes([scene.root, scene.data, scene.free, new_id()])}
-    assert listed == {
+    found = await side.cloud.list_volumes([scene.root, scene.data, scene.free, new_id()])
+    assert [one.id for one in found if one.attached_at is not None] == [scene.root, scene.data]
+    assert {one.id: replace(one, attached_at=None) for one in found} == {
         scene.root: CloudVolume(
             scene.root, "disk-0", "Ready", SIZE, "ROOT", scene.vm, "pgtest1-test", "Stopped", device_id=0
         ),
@@ -45,9 +47,65 @@ async def test_snapshots_are_listed_with_their_volume(side: Side) -> None:
 
 async def test_vms_are_listed(side: Side) -> None:
     scene = await Scene(side).seed()
-    assert list(await side.cloud.list_vms([scene.vm, new_id()])) == [
-        CloudVm(scene.vm, "pgtest1-test", "Stopped", "pgtest1-test")
-    ]
+    (vm,) = await side.cloud.list_vms([scene.vm, new_id()])
+    assert vm.created is not None
+    assert vm.created.utcoffset() == timedelta(0)
+    assert vm == CloudVm(scene.vm, "pgtest1-test", "Stopped", "pgtest1-test", created=vm.created)
+
+
+async def test_a_vm_that_something_is_done_to_shows_the_job(side: Side) -> None:
+    scene = await Scene(side, vm_state="Running").seed()
+    await side.fault(FaultKind.JOB_STUCK, "stopVirtualMachine", match={"id": scene.vm})
+    job_id = await side.cloud.submit_stop_vm(scene.vm, forced=False, request_id=new_id(), expires_at=soon())
+    (vm,) = await side.cloud.list_vms([scene.vm])
+    assert vm.pending_job_id == job_id
+
+
+async def test_vms_are_found_by_a_part_of_their_name_gone_or_not(side: Side) -> None:
+    name = f"pgtest1-test-{new_id()[:8]}"
+    await side.seed(vms=[{"id": (here := new_id()), "name": name}, {"id": (gone := new_id()), "name": f"x-{name}"}])
+    await side.seed(vms=[{"id": new_id(), "name": f"other-{new_id()}"}])
+    await side.cloud.submit_destroy_vm(gone, request_id=(job_id := new_id()), expires_at=soon())
+    await side.cloud.wait_job(job_id)
+    found = {vm.id: vm.state for vm in await side.cloud.list_vms_named(name[8:])}
+    assert found[here] != "Destroyed"
+    assert found == {here: found[here], gone: "Destroyed"}
+    assert list(await side.cloud.list_vms_named(f"nobody-{new_id()}")) == []
+
+
+async def test_the_events_of_exactly_one_vm_oldest_first(side: Side) -> None:
+    scene, other = await Scene(side, vm_state="Running").seed(), await Scene(side, vm_state="Running").seed()
+    for vm in (scene.vm, other.vm):
+        stop, destroy = new_id(), new_id()
+        await side.cloud.submit_stop_vm(vm, forced=False, request_id=stop, expires_at=soon())
+        await side.cloud.wait_job(stop)
+        if vm == scene.vm:
+            await side.cloud.submit_destroy_vm(vm, request_id=destroy, expires_at=soon())
+            await side.cloud.wait_job(destroy)
+    events = await side.cloud.list_vm_events(scene.vm)
+    types = [event.type for event in events]
+    assert types.index("VM.STOP") < types.index("VM.DESTROY")
+    assert all(event.at is not None and event.at.utcoffset() == timedelta(0) for event in events)
+    assert "VM.DESTROY" not in [event.type for event in await side.cloud.list_vm_events(other.vm)]
+    assert list(await side.cloud.list_vm_events(new_id())) == []
+
+
+async def test_markers_are_listed_by_their_volume(side: Side) -> None:
+    scene = await Scene(side).seed()
+    await side.tag_volume(scene.data, MARK_KEY, "oma-2/job-9")
+    await side.tag_volume(scene.root, "owner", "somebody")
+    marks = [mark for mark in await side.cloud.list_marks() if mark.volume_id in {scene.root, scene.data, scene.free}]
+    assert marks == [Mark(scene.data, "oma-2/job-9")]
+    assert marks[0].installation == "oma-2"
+
+
+async def test_snapshots_are_found_by_a_part_of_their_name(side: Side) -> None:
+    scene = await Scene(side).seed()
+    found = {one.id: one.volume_id for one in await side.cloud.list_snapshots_named("test-failover-")}
+    assert found[scene.snapshot] == scene.free
+    assert found[scene.data_snapshot] == scene.data
+    assert scene.snapshot not in {one.id for one in await side.cloud.list_snapshots_named("test-failover-1")}
+    assert list(await side.cloud.list_snapshots_named(f"nothing-{new_id()}")) == []
 
 
 async def test_nothing_asked_is_nothing_listed(side: Side) -> None:

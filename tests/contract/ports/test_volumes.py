@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from oma.domain.holders import INJECTION, DeviceHolders, ProcessId
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.simulator.model import FaultKind
 from tests.contract.ports.scene import Scene, new_id
 from tests.contract.ports.sides import Side
 from tests.fakes.world import OMA_VM_ID
+from tests.unit.volume_daemon.children import INJECTION_SCRIPT
 
 WAIT_S = 20.0
 
@@ -117,3 +119,84 @@ async def test_the_machines_own_uuid_is_told(side: Side) -> None:
 
 async def test_it_says_in_a_sentence_that_it_answers(side: Side) -> None:
     assert "answers" in await side.volumes.check()
+
+
+async def _at_home(side: Side) -> str:
+    scene = await Scene(side).seed()
+    assert (await _attach(side, scene.free)).status is RemoteStatus.SUCCEEDED
+    return scene.free
+
+
+async def _held(side: Side, volume_id: str) -> DeviceHolders:
+    found = await side.volumes.list_holders(volume_id)
+    assert found is not None
+    return found
+
+
+async def test_a_device_that_nobody_holds_is_told_to_be_free(side: Side) -> None:
+    found = await _held(side, await _at_home(side))
+    assert (found.complete, found.holders, found.unread) == (True, (), ())
+
+
+async def test_a_volume_that_the_oma_does_not_show_has_no_holders(side: Side) -> None:
+    scene = await Scene(side).seed()
+    assert await side.volumes.list_holders(scene.free) is None
+
+
+async def test_an_injection_is_told_with_its_tree_and_may_be_ended(side: Side) -> None:
+    volume_id = await _at_home(side)
+    async with side.hold(volume_id, INJECTION_SCRIPT) as held:
+        found = await _held(side, volume_id)
+        assert found.complete
+        assert {one.kind for one in found.holders} == {"process"}
+        assert held.process in {one.process for one in found.holders}
+        assert {(one.role, one.tree, one.endable) for one in found.holders} == {(INJECTION, held.process, True)}
+        assert len(found.holders) == 2
+
+
+async def test_an_injection_is_ended_with_its_whole_tree(side: Side) -> None:
+    volume_id = await _at_home(side)
+    async with side.hold(volume_id, INJECTION_SCRIPT) as held:
+        left = await side.volumes.end_holders(volume_id, [held.process], "it hangs", request_id=new_id(), fence=1)
+        assert (left.complete, left.holders) == (True, ())
+        assert not held.lives()
+        assert (await _held(side, volume_id)).holders == ()
+
+
+async def test_ending_again_under_the_same_id_is_safe_and_under_another_finds_it_gone(side: Side) -> None:
+    volume_id, request_id = await _at_home(side), new_id()
+    async with side.hold(volume_id, INJECTION_SCRIPT) as held:
+        for again in (request_id, request_id, new_id()):
+            left = await side.volumes.end_holders(volume_id, [held.process], "it hangs", request_id=again, fence=1)
+            assert left.holders == ()
+
+
+@pytest.mark.parametrize("name", ["backup.sh", "nbd-server"])
+async def test_what_is_no_injection_is_never_ended(side: Side, name: str) -> None:
+    volume_id = await _at_home(side)
+    async with side.hold(volume_id, name) as held:
+        assert not any(one.endable for one in (await _held(side, volume_id)).holders)
+        with pytest.raises(UpstreamError) as raised:
+            await side.volumes.end_holders(volume_id, [held.process], "it hangs", request_id=new_id(), fence=1)
+        assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "holder_refused")
+        assert held.lives()
+
+
+async def test_another_process_of_the_same_number_is_left_alone(side: Side) -> None:
+    volume_id = await _at_home(side)
+    async with side.hold(volume_id, INJECTION_SCRIPT) as held:
+        other = ProcessId(held.process.pid, held.process.start_ticks + 1)
+        with pytest.raises(UpstreamError) as raised:
+            await side.volumes.end_holders(volume_id, [other], "it hangs", request_id=new_id(), fence=1)
+        assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "holder_changed")
+        assert held.lives()
+
+
+async def test_an_older_fence_ends_nothing(side: Side) -> None:
+    scene = await Scene(side).seed()
+    await _ended(side, await side.volumes.submit_attach(scene.free, OMA_VM_ID, request_id=new_id(), fence=7))
+    async with side.hold(scene.free, INJECTION_SCRIPT) as held:
+        with pytest.raises(UpstreamError) as raised:
+            await side.volumes.end_holders(scene.free, [held.process], "it hangs", request_id=new_id(), fence=6)
+        assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "fenced")
+        assert held.lives()

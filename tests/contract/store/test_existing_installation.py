@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -224,6 +224,73 @@ async def test_the_hour_that_clocks_repeat_is_read_as_the_later_one(store: Store
     (replication,) = (await store.inventory.get_records(context_id(NAME))).replications
 
     assert replication.completed_at == expected
+
+
+REPEATED = {
+    "America/New_York": ("2026-11-01 01:30:00", datetime(2026, 11, 1, 5, 30, tzinfo=UTC)),
+    "Europe/Berlin": ("2026-10-25 02:30:00", datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),
+}
+LEFT_OUT = {
+    "America/New_York": ("2026-03-08 02:30:00", datetime(2026, 3, 8, 6, 30, tzinfo=UTC)),
+    "Europe/Berlin": ("2026-03-29 02:30:00", datetime(2026, 3, 29, 0, 30, tzinfo=UTC)),
+}
+
+
+@pytest.mark.parametrize(("hours", "verb"), [(REPEATED, "repeat"), (LEFT_OUT, "leave out")])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "replication_jobs.completed_at",
+        "replication_jobs.vma_last_poll_at",
+        "failover_jobs.created_at",
+        "failover_jobs.started_at",
+    ],
+)
+async def test_a_time_with_two_meanings_is_told_with_both(
+    store: Store, zone: ZoneInfo, place: str, hours: dict[str, tuple[str, datetime]], verb: str
+) -> None:
+    written, earliest = hours[zone.key]
+    table, column = place.split(".")
+    await store.seed(NAME, with_mapping_time=False)
+    await store.seed("other", with_mapping_time=False)
+    row_id = "job_id" if table == "failover_jobs" else "id"
+    await store.sql(f"UPDATE {table} SET {column} = '{written}' WHERE vm_context_id = '{context_id(NAME)}'")
+
+    records = await store.inventory.get_records(context_id(NAME))
+
+    (doubt,) = [one for one in records.doubtful_times if one.column == column]
+    (told,) = await raw(store, f"SELECT {row_id} FROM {table} WHERE vm_context_id = '{context_id(NAME)}'")
+    assert (doubt.table, doubt.row_id) == (table, told[0])
+    assert (doubt.earliest, doubt.latest) == (earliest, earliest + timedelta(hours=1))
+    assert f"{written} local time, in an hour that clocks {verb}" in doubt.why
+    held = records.replications[0] if table == "replication_jobs" else records.failovers[0]
+    assert getattr(held, column) == doubt.latest, "the row holds the more dangerous meaning"
+    assert (await store.inventory.get_records(context_id("other"))).doubtful_times == ()
+
+
+async def test_a_time_of_its_own_hour_has_one_meaning(store: Store, zone: ZoneInfo) -> None:
+    """An hour before and after the change, and a column that holds UTC whatever its hour."""
+    await store.seed(NAME, with_mapping_time=False)
+    day = REPEATED[zone.key][0].split()[0]
+    await store.sql(f"UPDATE replication_jobs SET started_at = '{day} 00:59:59', completed_at = '{day} 03:00:00'")
+    await store.sql(f"UPDATE job_steps SET started_at = '{REPEATED[zone.key][0]}'")
+
+    assert (await store.inventory.get_records(context_id(NAME))).doubtful_times == ()
+
+
+async def test_the_local_time_of_this_minute_is_no_future(store: Store, zone: ZoneInfo) -> None:
+    """Read in a wrong zone it would be hours old, or hours ahead."""
+    await store.seed(NAME, with_mapping_time=False)
+    local = datetime.now(zone).replace(tzinfo=None, microsecond=0)
+    await store.sql(f"UPDATE replication_jobs SET status = 'running', completed_at = NULL, updated_at = '{local}'")
+
+    records = await store.inventory.get_records(context_id(NAME))
+
+    assert [one for one in records.doubtful_times if one.column == "updated_at"] == []
+    touched = records.replications[0].last_touched_at
+    assert touched is not None
+    assert records.read_at is not None
+    assert abs(records.read_at - touched) < timedelta(minutes=2)
 
 
 async def test_an_empty_status_is_an_open_failover(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Mapping as MappingType
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,24 +14,21 @@ import aiohttp
 
 from appliance.web import serve_site
 from oma.domain.actions import Action, ActionKind, Target
-from oma.domain.changes import Change, JobQueued
+from oma.domain.audit import AuditDraft, AuditEntry
+from oma.domain.changes import Change, JobQueued, JobResumed
 from oma.domain.errors import Code, ConcurrentChange, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.evidence import GuardLimits
 from oma.domain.holders import DeviceHolders, ProcessId
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
+from oma.domain.leaks import Leak
 from oma.domain.records import DiskRecord, MappingRecord, OmaConfig, VmContext, VmRecords, VolumeRecord
 from oma.domain.states import PHASES, ActionState, JobState, Phase, StepStatus, phase_seq
 from oma.domain.world import (
-    CloudSnapshot,
-    CloudVm,
-    CloudVolume,
     DeviceLink,
     DeviceScan,
     Mapping,
-    Mark,
-    VmEvent,
     serial_of,
 )
 from oma.http.app import build_app
@@ -38,9 +36,9 @@ from oma.http.site import Site
 from oma.ports import ContextFilter, JobFilter, Page, RemoteOutcome
 from oma.service.deps import Deps
 from oma.workflow.bus import EventBus
+from tests.integration.http.stub_cloud import OMA_VM, StubCloud
 
 START = datetime(2026, 1, 31, 3, 0, 0, 123456, tzinfo=UTC)
-OMA_VM = "0a000000-0000-4000-8000-00000000000a"
 
 
 class StubClock:
@@ -93,6 +91,8 @@ class Estate:
     log: dict[str, list[LogLine]] = field(default_factory=dict[str, Any])
     events: list[Event] = field(default_factory=list)
     queued: list[JobQueued] = field(default_factory=list)
+    resumed: list[JobResumed] = field(default_factory=list)
+    audit: list[AuditDraft] = field(default_factory=list)
     database_down: bool = False
     broken: Exception | None = None
     asked: list[Any] = field(default_factory=list)
@@ -169,6 +169,9 @@ class StubInventory:
         self.estate.look()
         return self.estate.vms[context_id]
 
+    async def list_records_of(self, context_ids: Sequence[str]) -> Sequence[VmRecords]:
+        return [await self.get_records(one) for one in context_ids]
+
     async def list_known_volume_ids(self, volume_ids: Sequence[str]) -> Sequence[str]:
         return list(volume_ids)
 
@@ -215,6 +218,28 @@ class StubJournal:
             self.estate.on_queued()
         return job
 
+    async def resume_job(self, resumed: JobResumed) -> Job:
+        self.estate.look()
+        self.estate.resumed.append(resumed)
+        job = replace(self.estate.jobs[resumed.job_id], state=JobState.QUEUED, ended_at=None, error=None)
+        self.estate.jobs[job.id] = job
+        self.estate.emit(EventType.JOB_RESUMED, job.id)
+        if self.estate.on_queued is not None:
+            self.estate.on_queued()
+        return job
+
+    async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
+        self.estate.look()
+        self.estate.audit.extend(drafts)
+
+    async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
+        return [issue.id for issue in found]
+
+    async def close_world_issues(
+        self, context_id: str, kept: Sequence[str], sentence: str, evidence: MappingType[str, Any], at: datetime
+    ) -> Sequence[str]:
+        return ()
+
     async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
         return None
 
@@ -241,6 +266,15 @@ class StubJobs:
                 return self.estate.jobs[queued.job_id], queued.request_hash
         return None
 
+    async def find_job_resumed_by(self, context_id: str, idempotency_key: str) -> Job | None:
+        return next((self.estate.jobs[one.job_id] for one in self.estate.resumed), None)
+
+    async def list_audit(self, limit: int, cursor: str | None) -> Page[AuditEntry]:
+        return Page((), None)
+
+    async def list_leaks(self, *, context_id: str | None = None, job_id: str | None = None) -> Sequence[Leak]:
+        return ()
+
     async def list_jobs(self, where: JobFilter, limit: int, cursor: str | None) -> Page[Job]:
         self.estate.look()
         self.estate.asked.append((where, limit, cursor))
@@ -251,6 +285,9 @@ class StubJobs:
 
     async def list_actions(self, job_id: str) -> Sequence[Action]:
         return self.estate.actions.get(job_id, [])
+
+    async def list_timed_actions(self) -> Sequence[Action]:
+        return ()
 
     async def list_log(self, job_id: str, limit: int, cursor: str | None) -> Page[LogLine]:
         return Page(tuple(self.estate.log.get(job_id, [])[:limit]), None)
@@ -275,64 +312,6 @@ class StubJobs:
     async def check(self) -> str:
         self.estate.look()
         return "The database answers."
-
-
-class StubCloud:
-    """CloudStack as the estate's rows have it; answers only."""
-
-    def __init__(self, estate: Estate) -> None:
-        self.estate = estate
-
-    async def list_volumes(self, volume_ids: Sequence[str]) -> Sequence[CloudVolume]:
-        return [
-            CloudVolume(one, "disk", "Ready", 10 << 30, vm_id=OMA_VM, vm_name="oma", vm_state="Running", device_id=1)
-            for one in volume_ids
-        ]
-
-    async def list_volumes_of_vm(self, vm_id: str) -> Sequence[CloudVolume]:
-        return []
-
-    async def list_snapshots(self, snapshot_ids: Sequence[str]) -> Sequence[CloudSnapshot]:
-        return []
-
-    async def list_vms(self, vm_ids: Sequence[str]) -> Sequence[CloudVm]:
-        return [CloudVm(OMA_VM, "oma", "Running")]
-
-    async def list_vm_snapshot_holders(self, vm_ids: Sequence[str]) -> Sequence[str]:
-        return []
-
-    async def list_vms_named(self, part: str) -> Sequence[CloudVm]:
-        return []
-
-    async def list_snapshots_named(self, part: str) -> Sequence[CloudSnapshot]:
-        return []
-
-    async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
-        return []
-
-    async def list_marks(self) -> Sequence[Mark]:
-        return []
-
-    async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
-        raise AssertionError("the API never sends")
-
-    async def submit_destroy_vm(self, vm_id: str, *, request_id: str, expires_at: datetime | None) -> str:
-        raise AssertionError("the API never sends")
-
-    async def submit_revert(self, snapshot_id: str, *, request_id: str, expires_at: datetime | None) -> str:
-        raise AssertionError("the API never sends")
-
-    async def submit_delete_snapshot(self, snapshot_id: str, *, request_id: str, expires_at: datetime | None) -> str:
-        raise AssertionError("the API never sends")
-
-    async def wait_job(self, job_id: str) -> RemoteOutcome:
-        raise AssertionError("the API never waits for CloudStack")
-
-    async def query_job(self, job_id: str) -> RemoteOutcome:
-        raise AssertionError("the API never asks for a CloudStack job")
-
-    async def check(self) -> str:
-        return "CloudStack answers."
 
 
 class StubVolumes:
@@ -390,7 +369,7 @@ async def served(**site_values: Any) -> AsyncIterator[Api]:
         inventory=StubInventory(estate),
         journal=StubJournal(estate),
         jobs=StubJobs(estate),
-        cloud=StubCloud(estate),
+        cloud=StubCloud(),
         volumes=StubVolumes(estate),
         clock=StubClock(),
         ids=StubIds(),

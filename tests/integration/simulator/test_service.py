@@ -58,10 +58,10 @@ async def test_a_job_of_no_duration_ends_after_its_bytes(simulator: Simulator) -
 
 async def test_a_hundred_reverts_at_once(simulator: Simulator) -> None:
     rows = [{"name": f"v{n}", "size_bytes": 65_536, "fill": f"seed {n}"} for n in range(100)]
-    volumes = (await simulator.seed([], rows, []))["volumes"]
+    volumes = (await simulator.seed(volumes=rows))["volumes"]
     clean = [await simulator.volume_hash(volume) for volume in volumes]
     kept = [{"volume_id": volume, "name": "s"} for volume in volumes]
-    snapshots = (await simulator.seed([], [], kept))["snapshots"]
+    snapshots = (await simulator.seed(snapshots=kept))["snapshots"]
     for volume in volumes:
         await simulator.write(volume, 0, "injected")
     ends = await asyncio.gather(*(run(simulator, "revertSnapshot", id=snapshot) for snapshot in snapshots))

@@ -12,6 +12,8 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.integration.volume_daemon.conftest import OMA_ID, World
 from tests.unit.volume_daemon.children import READY, child, hung_injection, id_of, write_script
@@ -198,3 +200,15 @@ async def test_an_order_whose_outcome_was_lost_is_looked_into_again(
     assert [one.outcome for one in again.ended] == [EndOutcome.GONE]
     (row,) = world.query("SELECT * FROM volume_daemon_holder_ends")
     assert '"gone"' in row["outcome"]
+
+
+async def test_a_daemon_of_the_first_generation_is_told_from_one_that_shows_no_device():
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=404, text="404 page not found\n")
+
+    app = web.Application()
+    app.router.add_route("*", "/{anything:.*}", answer)
+    async with TestServer(app) as server, VolumeDaemonClient(str(server.make_url("/"))) as client:
+        with pytest.raises(VolumeDaemonError) as old:
+            await client.holders(str(uuid4()))
+    assert (old.value.kind, old.value.code) == (ErrorKind.REFUSED, "not_found")

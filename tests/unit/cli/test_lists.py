@@ -81,7 +81,7 @@ def test_jobs_show(oma):
     printed = oma("jobs", "show", "job-2")
     assert printed.code == 0
     assert_golden("jobs-show.txt", printed.out)
-    assert printed.out.startswith("the source VM was powered off")
+    assert printed.out.startswith("The source VM was powered off")
 
 
 def test_jobs_show_json_is_the_apis_own_document(oma):

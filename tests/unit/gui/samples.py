@@ -212,7 +212,9 @@ def parked_job(job_id: str = "job-1", name: str = "pgtest1") -> Job:
             "action": ActionKind.REVERT_SNAPSHOT.value,
             "upstream": {"system": "CloudStack", "code": "530", "text": "Unable to revert volume"},
             "issue_id": "issue-1",
-            "guidance": ["Look at the job: cs queryAsyncJobResult jobid=abc", "Then resolve the issue."],
+            "guidance": ["1. Look at the job: cs queryAsyncJobResult jobid=abc", "2. Then resolve the issue."],
+            "replica": "unknown",
+            "next": f"The content of vol-1 is not proven; don't fail over {name}.",
         },
     )
 
@@ -233,7 +235,7 @@ def issue(job_id: str = "job-1", name: str = "pgtest1") -> Issue:
         target={"volume_id": volume_id(1)},
         evidence={},
         error=None,
-        guidance=("Look at the job: cs queryAsyncJobResult jobid=abc", "Then resolve the issue."),
+        guidance=("1. Look at the job: cs queryAsyncJobResult jobid=abc", "2. Then resolve the issue."),
         opened_at=ago(minutes=1),
         due_at=NOW + timedelta(hours=4),
     )

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingType
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, cast
 
 from oma.domain.actions import Action
-from oma.domain.changes import Change, JobQueued
+from oma.domain.audit import AuditDraft, AuditEntry
+from oma.domain.changes import Change, JobQueued, JobResumed
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.evidence import GuardLimits
+from oma.domain.holders import DeviceHolder, DeviceHolders
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
+from oma.domain.leaks import Leak
 from oma.domain.records import VmContext, VmRecords
 from oma.domain.states import JobState
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceLink, DeviceScan, Mapping, serial_of
+from oma.domain.world import (
+    CloudSnapshot,
+    CloudVm,
+    CloudVolume,
+    DeviceLink,
+    DeviceScan,
+    Mapping,
+    Mark,
+    VmEvent,
+    serial_of,
+)
 from oma.ports import ContextFilter, JobFilter, Page
 from oma.service.deps import Deps
 from oma.workflow.bus import EventBus
@@ -60,6 +74,10 @@ class StubEstate:
         self.log: dict[str, list[LogLine]] = defaultdict(list)
         self.events: list[Event] = []
         self.queued: list[JobQueued] = []
+        self.audited: list[AuditDraft] = []
+        self.resumed: list[JobResumed] = []
+        self.timed: list[Action] = []
+        """Actions of earlier runs, for how long each kind takes."""
         self.fault: OmaError | None = None
         self.on_queued: Callable[[Job], None] | None = None
         """Called before whoever asked has its answer."""
@@ -146,6 +164,35 @@ class StubEstate:
     async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
         raise AssertionError("no page writes the journal")
 
+    async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
+        self.audited.extend(drafts)
+
+    async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
+        return [issue.id for issue in found]
+
+    async def close_world_issues(
+        self, context_id: str, kept: Sequence[str], sentence: str, evidence: MappingType[str, Any], at: datetime
+    ) -> Sequence[str]:
+        return ()
+
+    async def find_job_resumed_by(self, context_id: str, idempotency_key: str) -> Job | None:
+        return None
+
+    async def resume_job(self, resumed: JobResumed) -> Job:
+        self.resumed.append(resumed)
+        job = replace(self.job_rows[resumed.job_id], state=JobState.QUEUED)
+        self.put_job(job)
+        return job
+
+    async def list_audit(self, limit: int, cursor: str | None) -> Page[AuditEntry]:
+        return Page((), None)
+
+    async def list_leaks(self, *, context_id: str | None = None, job_id: str | None = None) -> Sequence[Leak]:
+        return ()
+
+    async def list_records_of(self, context_ids: Sequence[str]) -> Sequence[VmRecords]:
+        return [self.vms[one] for one in context_ids if one in self.vms]
+
     async def find_job(self, job_id: str) -> Job | None:
         self._raise_fault()
         return self.job_rows.get(job_id)
@@ -169,6 +216,9 @@ class StubEstate:
 
     async def list_actions(self, job_id: str) -> Sequence[Action]:
         return self.actions[job_id]
+
+    async def list_timed_actions(self) -> Sequence[Action]:
+        return self.timed
 
     async def list_log(self, job_id: str, limit: int, cursor: str | None) -> Page[LogLine]:
         lines, start = self.log[job_id], int(cursor or 0)
@@ -205,6 +255,12 @@ class StubWorld:
         self._estate = estate
         self.missing: set[str] = set()
         self.foreign: set[str] = set()
+        self.held: dict[str, tuple[DeviceHolder, ...]] = {}
+        """Holders by the volume's id."""
+        self.untracked: list[CloudSnapshot] = []
+        """Snapshots that CloudStack lists and that no record names."""
+        self.events: list[VmEvent] = []
+        """What CloudStack's event log tells of any VM."""
 
     async def list_volumes(self, volume_ids: Sequence[str]) -> Sequence[CloudVolume]:
         return [self._volume(one) for one in volume_ids if one not in self.missing]
@@ -235,7 +291,23 @@ class StubWorld:
             CloudSnapshot(volume.snapshot_id, volume.volume_id, "test-failover", "BackedUp", ago(hours=2.5), 40 * GIB)
             for volume in self._volumes()
             if volume.snapshot_id in snapshot_ids
-        ]
+        ] + [snapshot for snapshot in self.untracked if snapshot.id in snapshot_ids]
+
+    async def list_snapshots_named(self, part: str) -> Sequence[CloudSnapshot]:
+        return [snapshot for snapshot in self.untracked if part in snapshot.name]
+
+    async def list_marks(self) -> Sequence[Mark]:
+        return []
+
+    async def list_vms_named(self, part: str) -> Sequence[CloudVm]:
+        return []
+
+    async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
+        return self.events
+
+    async def list_holders(self, volume_id: str) -> DeviceHolders | None:
+        holders = self.held.get(volume_id, ())
+        return DeviceHolders(volume_id, complete=True, holders=holders, unread=(), scanned_at=NOW)
 
     async def list_vms(self, vm_ids: Sequence[str]) -> Sequence[CloudVm]:
         return [CloudVm(one, "oma" if one == OMA_VM_ID else one, "Running") for one in vm_ids]

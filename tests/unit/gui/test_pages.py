@@ -56,7 +56,7 @@ async def test_estate_offers_the_button_only_where_it_is_recommended(daemon, bro
     assert page.count("Cleanup Failed Job") == 1
     assert 'href="/vms/ctx-pgtest1/cleanup"' in page
     assert "ready for failover" in page
-    assert "its JobLog row says failed." in page
+    assert "its JobLog row says failed" in page
 
 
 async def test_estate_shows_the_run_and_the_issues_of_a_vm(daemon, browser):
@@ -203,6 +203,7 @@ async def test_every_refusal_is_told_with_its_next_step(daemon, browser):
     assert "Alarm: CloudStack no longer lists the volume vol-1" in words
     assert "vol-2 hangs on payroll" in words
     assert words.count("Next:") == 2
+    assert "replica unknown" in words
     assert "Run exactly this plan" not in words
     assert "Check again" in words
 

@@ -128,17 +128,23 @@ async def test_another_431_about_ids_is_an_error(stub: Stub, client: CloudStack)
     assert caught.value.kind is ErrorKind.REFUSED
 
 
-async def test_vm_snapshots_of_several_vms_of_which_one_is_unknown(stub: Stub, client: CloudStack):
-    held = {"count": 1, "vmSnapshot": [{"id": "s", "virtualmachineid": "a", "state": "Ready"}]}
-    unknown = error(431, UNKNOWN.format(command="listvmsnapshot", name="virtualmachineid", value="gone"))
+async def test_the_vm_snapshot_of_one_vm_that_is_unknown(stub: Stub, client: CloudStack):
+    stub.script(
+        "listVMSnapshot", error(431, UNKNOWN.format(command="listvmsnapshot", name="virtualmachineid", value="x"))
+    )
+    assert await client.list_vm_snapshots(vm_ids=["gone"]) == []
 
+
+async def test_vm_snapshots_of_several_vms_are_listed_at_once_also_in_projects(stub: Stub, client: CloudStack):
     def answer(params: dict[str, str]):
-        return {"a": Answer(body={"xresponse": held}), "gone": unknown}.get(
-            params["virtualmachineid"], Answer(body={"xresponse": {}})
-        )
+        own, projects = ("a", "stranger"), ("b",)
+        vm_ids = projects if params.get("projectid") == "-1" else own
+        held = [{"id": f"snapshot of {vm}", "virtualmachineid": vm, "state": "Ready"} for vm in vm_ids]
+        return Answer(body={"xresponse": {"count": len(held), "vmSnapshot": held}})
 
-    stub.script("listVMSnapshot", answer, answer, answer)
-    assert [snapshot.vm_id for snapshot in await client.list_vm_snapshots(vm_ids=["a", "b", "gone"])] == ["a"]
+    stub.script("listVMSnapshot", answer, answer)
+    found = await client.list_vm_snapshots(vm_ids=["a", "b", "gone"])
+    assert sorted(snapshot.vm_id for snapshot in found) == ["a", "b"]
 
 
 async def test_tags_are_told_apart_by_resource_and_key(stub: Stub, client: CloudStack):

@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from oma.domain.actions import Action
-from oma.domain.changes import Change, IssueOpened, JobEnded, JobQueued, JobReleased
+from oma.domain.audit import AuditDraft, AuditEntry
+from oma.domain.changes import Change, IssueOpened, JobEnded, JobQueued, JobReleased, JobResumed
 from oma.domain.errors import Code, LeaseLost, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
+from oma.domain.leaks import Leak
 from oma.domain.plan import Plan
 from oma.domain.states import JobState
 from oma.ports import JobFilter, Page
@@ -94,6 +96,21 @@ class FakeJournal:
     async def queue_job(self, queued: JobQueued) -> Job:
         raise NotImplementedError
 
+    async def resume_job(self, resumed: JobResumed) -> Job:
+        raise NotImplementedError
+
+    async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
+        raise NotImplementedError
+
+    async def find_job_resumed_by(self, context_id: str, idempotency_key: str) -> Job | None:
+        raise NotImplementedError
+
+    async def list_audit(self, limit: int, cursor: str | None) -> Page[AuditEntry]:
+        raise NotImplementedError
+
+    async def list_leaks(self, *, context_id: str | None = None, job_id: str | None = None) -> Sequence[Leak]:
+        raise NotImplementedError
+
     async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
         self.look()
         self.claims += 1
@@ -147,6 +164,9 @@ class FakeJournal:
         raise NotImplementedError
 
     async def list_actions(self, job_id: str) -> Sequence[Action]:
+        raise NotImplementedError
+
+    async def list_timed_actions(self) -> Sequence[Action]:
         raise NotImplementedError
 
     async def list_log(self, job_id: str, limit: int, cursor: str | None) -> Page[LogLine]:

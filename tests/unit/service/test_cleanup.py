@@ -16,6 +16,7 @@ from oma.domain.states import JobState, Phase
 from oma.service.answers import cleanup_answer, dry_run_answer
 from oma.service.cleanup import plan_cleanup, submit_cleanup, wait_for_job
 from oma.store import SqlJobReader, SqlJournalStore
+from oma.workflow.estimate import build_estimate
 from oma.workflow.staleness import NOT_KNOWN
 from tests.fakes.scenario import BrokenVm
 from tests.fakes.stage import Stage
@@ -26,16 +27,17 @@ STOPPED = BrokenVm(test_vm_state="Stopped")
 async def test_a_dry_run_changes_nothing_and_shows_every_action(stage: Stage) -> None:
     vm = await stage.add()
     before = await _everything(stage)
-    plan = await plan_cleanup(stage.deps, CleanupRequest(vm.name, dry_run=True))
+    asked = CleanupRequest(vm.name, dry_run=True)
+    plan = await plan_cleanup(stage.deps, asked)
     assert await _everything(stage) == before
     assert stage.world.orders == []
-    answer = dry_run_answer(plan, "corr", stage.clock.now())
+    answer = dry_run_answer(asked, plan, build_estimate(plan, {}), stage.clock.now())
     assert answer["plan_digest"] == answer["plan"]["plan_digest"] == plan.digest
     assert len(answer["plan"]["actions"]) == 11
     assert answer["message"].startswith("Dry run for pgtest1: 11 actions planned, nothing was changed")
 
 
-async def test_a_refused_call_writes_nothing(stage: Stage) -> None:
+async def test_a_refused_call_writes_its_audit_entry_and_nothing_else(stage: Stage) -> None:
     vm = await stage.add(STOPPED)
     stage.world.forget_snapshot(vm.snapshot_id(0))
     before = await _everything(stage)
@@ -43,7 +45,12 @@ async def test_a_refused_call_writes_nothing(stage: Stage) -> None:
         await stage.submit(vm)
     assert raised.value.code is Code.SNAPSHOT_MISSING
     assert [one["code"] for one in raised.value.fields["refusals"]] == ["snapshot_missing"]
-    assert await _everything(stage) == before
+    after = await _everything(stage)
+    (entry,) = after.pop("oma_audit")
+    assert (entry["action"], entry["decision"], entry["job_id"]) == ("refused", "snapshot_missing", None)
+    for row in after.pop("oma_sequences"):
+        assert row["name"] == "audit"
+    assert after == {name: rows for name, rows in before.items() if name in after}
 
 
 async def test_a_submitted_job_is_queued_wakes_the_worker_and_takes_the_vms_status(stage: Stage) -> None:

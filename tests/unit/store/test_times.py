@@ -14,6 +14,7 @@ from database.times import (
     LegacyTimes,
     UtcTime,
     find_local_columns,
+    find_meanings,
     is_ambiguous,
     local_to_utc,
     read_clock,
@@ -42,6 +43,20 @@ def local(text: str) -> datetime:
 )
 def test_local_times_mean_the_later_of_what_they_may_mean(value: datetime, zone: ZoneInfo, utc: datetime) -> None:
     assert local_to_utc(value, zone) == utc
+
+
+def test_both_meanings_of_a_local_time() -> None:
+    repeated = find_meanings(local("2026-10-25 02:30"), BERLIN)
+    assert repeated is not None
+    assert (repeated.earliest, repeated.latest, repeated.repeated) == (
+        datetime(2026, 10, 25, 0, 30, tzinfo=UTC),
+        datetime(2026, 10, 25, 1, 30, tzinfo=UTC),
+        True,
+    )
+    left_out = find_meanings(local("2026-03-29 02:30"), BERLIN)
+    assert left_out is not None
+    assert (left_out.latest, left_out.repeated) == (local_to_utc(local("2026-03-29 02:30"), BERLIN), False)
+    assert find_meanings(local("2026-07-01 12:00"), BERLIN) is None
 
 
 def test_which_times_have_two_meanings() -> None:

@@ -11,6 +11,7 @@ from volume_daemon.holders.processes import parse_stat
 from volume_daemon.holders.report import ProcessId
 
 READY = "ready"
+INJECTION_SCRIPT = "inject-virtio-drivers.sh"
 
 
 @contextmanager
@@ -49,6 +50,11 @@ def write_script(path: Path, lines: Sequence[str]) -> Path:
 
 def hung_injection(folder: Path, *, ignores_term: bool = False) -> Path:
     """Holds its argument open in itself and in a child, and waits for ever, as a hung injection does."""
+    return hung_script(folder / INJECTION_SCRIPT, ignores_term=ignores_term)
+
+
+def hung_script(path: Path, *, ignores_term: bool = False) -> Path:
+    """The same under any name."""
     trap = ["trap '' TERM"] if ignores_term else []
     lines = [*trap, 'exec 3<>"$1"', "exec 4<&0", "cat <&4 >/dev/null &", f"echo {READY}", "while :; do wait; done"]
-    return write_script(folder / "inject-virtio-drivers.sh", lines)
+    return write_script(path, lines)

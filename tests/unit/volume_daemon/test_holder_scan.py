@@ -231,6 +231,20 @@ def test_a_device_that_sysfs_does_not_show_is_unclear(tree: ProcTree):
     assert "252:16" in look(tree).unclear[SERIAL][0]
 
 
+def test_without_the_directory_of_links_no_device_is_known_to_be_absent(tree: ProcTree):
+    (tree.path / "by-id").rmdir()
+    seen = look(tree)
+    assert seen.absent == frozenset()
+    (sentence,) = seen.unclear[SERIAL]
+    assert sentence.endswith("(No such file or directory), so that no device is known to be there or not")
+
+
+def test_without_the_directory_of_links_a_disk_that_says_its_serial_is_still_found(disk: ProcTree):
+    (disk.path / "by-id").rmdir()
+    seen = look(disk)
+    assert (seen.targets[SERIAL].number, is_clear(seen)) == (os.makedev(252, 16), True)
+
+
 def test_a_link_that_leads_nowhere_is_unclear_and_no_link_is_absent(tree: ProcTree):
     assert look(tree).absent == {SERIAL}
     (tree.path / "by-id" / f"virtio-{SERIAL}").symlink_to("nowhere")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from oma.domain.evidence import Evidence, GuardLimits, SnapshotFacts
+from oma.domain.holders import INJECTION, DeviceHolder, DeviceHolders, ProcessId
 from oma.domain.records import (
     DiskRecord,
     FailoverRecord,
@@ -165,10 +166,36 @@ def detached(number: int, *, on_oma: bool = False) -> VolumeFacts:
     return VolumeFacts(volume_id(number), free, None, on_oma=on_oma)
 
 
-def at_home(number: int, mode: str = "oma", *, on_oma: bool = True) -> VolumeFacts:
+def at_home(
+    number: int, mode: str = "oma", *, on_oma: bool = True, holders: DeviceHolders | Unanswered | None = None
+) -> VolumeFacts:
+    """Nobody holds its device unless `holders` says so."""
     cloud = cloud_volume(number, type="DATADISK", vm_id=OMA, vm_name="oma", vm_state="Running", device_id=number + 1)
     mapping = Mapping(volume_id(number), OMA, f"/dev/disk/by-id/virtio-{serial_of(volume_id(number))}", mode)
-    return VolumeFacts(volume_id(number), cloud, mapping, on_oma=on_oma)
+    held = holders or (held_by(number) if on_oma else None)
+    return VolumeFacts(volume_id(number), cloud, mapping, on_oma=on_oma, holders=held)
+
+
+def held_by(number: int, *holders: DeviceHolder, unread: tuple[str, ...] = ()) -> DeviceHolders:
+    return DeviceHolders(volume_id(number), not unread, holders, unread, NOW)
+
+
+def injection(pid: int = 4711, *, root: int = 4700, start_ticks: int = 100) -> DeviceHolder:
+    """A process of a hung driver injection that the Volume Daemon would end."""
+    return DeviceHolder(
+        "process",
+        "virt-v2v-in-place",
+        process=ProcessId(pid, start_ticks),
+        command="virt-v2v-in-place -i disk",
+        since=FAILED_OVER_AT,
+        role=INJECTION,
+        tree=ProcessId(root, 90),
+        endable=True,
+    )
+
+
+def unknown_process(pid: int = 666, role: str = "unknown") -> DeviceHolder:
+    return DeviceHolder("process", "dd", ProcessId(pid, 100), "dd of=/dev/vdb", since=FAILED_OVER_AT, role=role)
 
 
 def tracked(number: int, **changes: Any) -> SnapshotFacts:

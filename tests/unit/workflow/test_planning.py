@@ -126,7 +126,8 @@ def test_it_says_what_was_observed_and_what_is_at_risk() -> None:
     )
     assert plan.observed[2] == (
         "disk-0 (disk-2000) is on test VM as its root disk; the Volume Daemon says failover at remote-vm-0; "
-        f"it goes back to snapshot {snapshot_id(0)}: it is on test VM, so it left the OMA."
+        f"it goes back to snapshot {snapshot_id(0)} (tracked in ossea_volumes and device_mappings, made "
+        "2026-03-01T01:10:00+00:00, 1 h 50 min old): it is on test VM, so it left the OMA."
     )
 
 

@@ -13,11 +13,10 @@ from oma.domain.records import OmaConfig
 from oma.domain.states import ActionState, Phase, VolumePlace
 from oma.domain.world import CloudVm, VolumeFacts
 from oma.workflow.identity import needs_volume_comparison, oma_problem, uuid_forms
-from oma.workflow.life import failover_life
-from oma.workflow.needs import needs_cleanup, tracked_snapshots
-from oma.workflow.observe import choose_config, tracked_snapshot_ids
+from oma.workflow.observe import choose_config
 from oma.workflow.revert_need import revert_need
-from oma.workflow.snapshot_rules import choose_snapshot, oldest_failover_at, snapshot_problems
+from oma.workflow.since import oldest_failover_at
+from oma.workflow.snapshot_rules import choose_snapshot, snapshot_problems
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import FAILED_OVER_AT, GIB, NOW, OMA, SNAPSHOT_AT, build, changed_records, volume_id
 
@@ -122,7 +121,8 @@ class TestSnapshotChecks:
         choice = choose_snapshot(build(snapshots=(make.tracked(1), twin)), make.cloud_volume(1))
         assert choice.snapshot is None
         assert not choice.missing
-        assert choice.problems[-1] == f"Two snapshots fit disk-1: {make.snapshot_id(1)}, twin."
+        at = SNAPSHOT_AT.isoformat()
+        assert choice.problems[-1] == f"Two snapshots fit disk-1: {make.snapshot_id(1)} ({at}), twin ({at})."
 
     def test_only_failovers_since_the_last_replication_or_cleanup_count(self) -> None:
         old = make.failover(id=0, job_id="old", created_at=NOW - timedelta(days=9), status="failed")
@@ -134,20 +134,6 @@ class TestSnapshotChecks:
         }
         context = replace(make.records().context, last_operation_summary=cleaned)
         assert oldest_failover_at(make.records(failovers=(again, make.failover()), context=context)) == again.created_at
-
-    def test_a_snapshot_named_by_the_failover_alone_is_the_system_disks(self) -> None:
-        bare = make.records(
-            volumes=tuple(make.volume_row(number, snapshot_id=None) for number in range(2)),
-            mappings=(),
-            failovers=(make.failover(ossea_snapshot_id="by-failover"),),
-        )
-        assert tracked_snapshot_ids(bare) == {"by-failover": {volume_id(0): ["failover_jobs"]}}
-
-    def test_a_snapshot_named_by_the_failover_too_is_counted_once(self) -> None:
-        both = make.records(failovers=(make.failover(ossea_snapshot_id=make.snapshot_id(1)),))
-        assert tracked_snapshot_ids(both) == {
-            make.snapshot_id(number): {volume_id(number): ["ossea_volumes", "device_mappings"]} for number in range(2)
-        }
 
 
 def _proven(at_minutes_ago: float) -> Action:
@@ -234,59 +220,6 @@ class TestNeedOfARevert:
     def test_nor_once_another_failover_has_begun(self) -> None:
         evidence = changed_records(build(), proven=(_proven(150),))
         assert self._need(evidence, make.detached(0), VolumePlace.DETACHED)[0]
-
-
-class TestLife:
-    def _life(self, **changes: object) -> tuple[bool, bool, str]:
-        records = make.records(joblog=(make.joblog(**changes),))
-        life = failover_life(records, records.failovers[0], NOW, LIMITS)
-        return life.alive, life.finished, life.sentence
-
-    def test_dead_since_its_last_sign(self) -> None:
-        assert self._life() == (False, False, "dead since 2026-03-01T01:30:00Z, its last sign of life.")
-
-    def test_its_joblog_row_must_run(self) -> None:
-        assert self._life(status="failed", last_activity_at=NOW) == (False, False, "its JobLog row says failed.")
-        assert self._life(status="pending", last_activity_at=NOW)[0] is False
-
-    def test_completed_is_finished(self) -> None:
-        assert self._life(status="completed")[:2] == (False, True)
-
-    def test_without_joblog_it_is_dead(self) -> None:
-        records = make.records(joblog=())
-        assert failover_life(records, records.failovers[0], NOW, LIMITS).alive is False
-
-
-class TestNeedOfACleanup:
-    def test_the_dead_failover_is_the_first_reason(self) -> None:
-        need = needs_cleanup(build().records, NOW, LIMITS)
-        assert need.recommended
-        assert need.why.startswith("The test failover failover-1 is open: dead since ")
-        assert need.reasons[1:] == ("2 snapshots are still tracked.", "2 volumes are not mapped at the OMA.")
-
-    def test_nothing_left_needs_nothing(self) -> None:
-        need = needs_cleanup(make.nothing_left().records, NOW, LIMITS)
-        assert (need.recommended, need.why, need.reasons) == (False, "Nothing is left of a failover.", ())
-
-    @pytest.mark.parametrize(
-        ("changes", "why"),
-        [
-            ({"open_issue_ids": ("issue-1",)}, "An open issue has to be resolved first."),
-            ({"active_job_id": "job-1"}, "A clean-up is running."),
-            ({"failovers": (make.failover(job_type="live"),)}, "The newest failover is a live failover."),
-            ({"joblog": (make.joblog(status="completed"),)}, "A finished test failover is in use."),
-            ({"joblog": (make.joblog(last_activity_at=NOW),)}, "Failover failover-1 wrote to its JobLog 0 s ago."),
-        ],
-    )
-    def test_an_obstacle_takes_the_button_away(self, changes: dict[str, object], why: str) -> None:
-        need = needs_cleanup(make.records(**changes), NOW, LIMITS)
-        assert (need.recommended, need.why) == (False, why)
-
-    def test_a_snapshot_of_an_ended_failover_row_is_no_longer_tracked(self) -> None:
-        quiet = make.nothing_left().records
-        ended = make.failover(status="failed", ossea_snapshot_id="old")
-        assert tracked_snapshots(replace(quiet, failovers=(ended,))) == frozenset()
-        assert tracked_snapshots(replace(quiet, failovers=(make.failover(ossea_snapshot_id="new"),))) == {"new"}
 
 
 def test_the_time_of_the_snapshot_is_after_the_failover_in_the_default_evidence() -> None:

@@ -7,7 +7,7 @@ import asyncio
 from database.tables import failover_jobs, job_steps, job_tracking, log_events, vm_replication_contexts
 from oma.domain.actions import ActionKind
 from oma.domain.states import ActionState, JobState, Phase, StepStatus
-from oma.workflow.phases.reset import SOURCE_OFF
+from oma.domain.verdict import SOURCE_OFF
 from tests.fakes.scenario import NOWHERE, OMA, BrokenVm, Disk
 from tests.fakes.stage import Stage
 

@@ -153,15 +153,18 @@ async def test_phases_that_are_too_late_by_the_time_of_the_run_are_refused(stage
     assert stage.world.orders == []
 
 
-async def test_an_injection_that_never_reported_its_end_stops_everything(stage: Stage) -> None:
-    """Whether it still holds the disk is not judged yet, so what the records say about it must reach the guard."""
+async def test_an_injection_that_never_reported_its_end_stops_where_nobody_can_tell_what_it_holds(stage: Stage) -> None:
     disks = [Disk(place=OMA, mode="oma")]
     vm = await stage.add(
         BrokenVm(disks=disks, steps=(), running_steps=("virtio-driver-injection",), test_vm_state=None)
     )
+    stage.volumes.unread = ("process 1: Permission denied",)
     with pytest.raises(Refused) as raised:
         await stage.submit(vm)
-    assert "driver injection" in raised.value.sentence
+    assert raised.value.sentence == (
+        "Who holds the device of pgtest1-disk-0 on the OMA can't be told: the scan could not see everything: process "
+        f"1: Permission denied. The driver injection of failover {vm.failover_job_id} never reported its end."
+    )
     assert raised.value.code is Code.STATE_UNKNOWN
 
 

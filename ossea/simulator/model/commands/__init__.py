@@ -9,6 +9,7 @@ from ossea.simulator.model.commands.catalogue import FIXED_LISTS, ListApis, List
 from ossea.simulator.model.commands.create_snapshot import CreateSnapshot
 from ossea.simulator.model.commands.delete_snapshot import DeleteSnapshot
 from ossea.simulator.model.commands.detach_volume import DetachVolume
+from ossea.simulator.model.commands.hosts import ListHosts, ListProjects
 from ossea.simulator.model.commands.lists import (
     ListEvents,
     ListSnapshots,
@@ -48,6 +49,8 @@ def build_commands(job_view: JobView) -> dict[str, Command]:
         ListVmSnapshot(),
         ListTags(),
         ListEvents(),
+        ListHosts(),
+        ListProjects(),
         QueryAsyncJobResult(job_view),
         ListAsyncJobs(job_view),
         ListCapabilities(),

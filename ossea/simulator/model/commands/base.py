@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from ossea.simulator.model.catalog import ACCOUNT
 from ossea.simulator.model.effects import Effect
 from ossea.simulator.model.entities import Job, Snapshot, Vm, Volume
-from ossea.simulator.model.errors import invalid_entity
+from ossea.simulator.model.errors import invalid_entity, not_allowed
 from ossea.simulator.model.params import Params
-from ossea.simulator.model.world import World
+from ossea.simulator.model.world import R, Table, World
+
+Owned = TypeVar("Owned", Vm, Volume, Snapshot)
 
 
 @dataclass(slots=True)
@@ -52,7 +55,8 @@ class AsyncCommand(Command):
     java_class: ClassVar[str]
     instance_type: ClassVar[str | None] = None
     event: ClassVar[str | None] = None
-    events_end: ClassVar[bool] = True
+    doing: ClassVar[str | None] = None
+    """What the event log calls it, as in "Successfully completed stopping Vm. Vm Id: …"."""
 
     def accept(self, world: World, params: Params) -> Order:
         raise NotImplementedError
@@ -75,6 +79,15 @@ class AsyncCommand(Command):
     def undo(self, world: World, job: Job) -> None:
         """States after a failure."""
 
+    def tells_end(self, job: Job) -> bool:
+        """Whether the event log has more than that the job was scheduled."""
+        del job
+        return True
+
+    def describe(self, job: Job) -> str:
+        """The event log's words for it."""
+        return f"{self.doing or self.event} {job.instance_id or ''}".rstrip()
+
     def again(self, world: World, job: Job) -> list[Effect]:
         """The effects a driver must carry out once more when it was killed while the job ran."""
         del world, job
@@ -82,25 +95,28 @@ class AsyncCommand(Command):
 
 
 def named_volume(world: World, params: Params, name: str = "id") -> Volume:
-    """The volume that a parameter names; a removed one passes, as in CloudStack."""
-    value = params.get(name)
-    volume = world.volumes.find(value.lower())
-    if volume is None:
-        raise invalid_entity(params.command, name, value)
-    return volume
+    """The volume that a parameter names; a removed one passes, as in CloudStack. Another account's is refused (531)."""
+    return _ours(known_row(world.volumes, params, name))
 
 
 def named_vm(world: World, params: Params, name: str = "id") -> Vm:
-    value = params.get(name)
-    vm = world.vms.find(value.lower())
-    if vm is None:
-        raise invalid_entity(params.command, name, value)
-    return vm
+    return _ours(known_row(world.vms, params, name))
 
 
 def named_snapshot(world: World, params: Params, name: str = "id") -> Snapshot:
+    return _ours(known_row(world.snapshots, params, name))
+
+
+def known_row(table: Table[R], params: Params, name: str = "id") -> R:
+    """The row that a parameter names, whoever's it is."""
     value = params.get(name)
-    snapshot = world.snapshots.find(value.lower())
-    if snapshot is None:
+    row = table.find(value.lower())
+    if row is None:
         raise invalid_entity(params.command, name, value)
-    return snapshot
+    return row
+
+
+def _ours(row: Owned) -> Owned:
+    if row.account != ACCOUNT:
+        raise not_allowed(ACCOUNT, row.account)
+    return row

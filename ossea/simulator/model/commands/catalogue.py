@@ -66,9 +66,9 @@ class ListApis(SyncCommand):
         self._commands = commands
 
     def answer(self, world: World, params: Params) -> dict[str, Any]:
-        del world
         wanted = params.find("name")
-        items = [_api_json(command) for command in self._commands() if wanted is None or command.name == wanted]
+        allowed = [command for command in self._commands() if not world.settings.denies(command.name)]
+        items = [_api_json(command) for command in allowed if wanted is None or command.name == wanted]
         return {"count": len(items), "api": items} if items else {}
 
 
@@ -86,7 +86,6 @@ def _api_json(command: Command) -> dict[str, Any]:
 
 FIXED_LISTS: tuple[FixedList, ...] = (
     FixedList("listZones", "zone", catalog.ZONES),
-    FixedList("listHosts", "host", catalog.HOSTS),
     FixedList("listDiskOfferings", "diskoffering", catalog.DISK_OFFERINGS),
     FixedList("listServiceOfferings", "serviceoffering", catalog.SERVICE_OFFERINGS),
     FixedList("listTemplates", "template", catalog.TEMPLATES),
@@ -95,5 +94,4 @@ FIXED_LISTS: tuple[FixedList, ...] = (
     FixedList("listPublicIpAddresses", "publicipaddress", ()),
     FixedList("listPortForwardingRules", "portforwardingrule", ()),
     FixedList("listIpForwardingRules", "ipforwardingrule", ()),
-    FixedList("listProjects", "project", ()),
 )

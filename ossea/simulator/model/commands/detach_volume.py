@@ -1,7 +1,7 @@
 """detachVolume: `VolumeApiServiceImpl.detachVolumeFromVM` checks before queueing, then never again.
 
-The VM is taken from the volume when the job runs, so that a straggler takes the volume off whatever holds it by then
-(apache/cloudstack#14214).
+What holds the volume is not looked at again, so that a straggler takes it off whatever holds it by then
+(apache/cloudstack#14214). A volume that keeps its device is free by the database only (#3290, #13014).
 """
 
 from __future__ import annotations
@@ -61,13 +61,14 @@ class DetachVolume(AsyncCommand):
         volume = world.live_volume(job.instance_id or "")
         if volume is None or volume.vm_id is None:
             raise failed("Unexpected exception")
-        job.params["vm"] = volume.vm_id
 
     def apply(self, world: World, job: Job) -> None:
-        world.hide_device(world.volumes.rows[job.instance_id or ""], job.id)
+        volume = world.volumes.rows[job.instance_id or ""]
+        if not volume.keeps_device:
+            world.hide_device(volume, job.id)
 
     def finish(self, world: World, job: Job) -> dict[str, Any]:
         volume = world.volumes.rows[job.instance_id or ""]
-        if volume.vm_id == job.params["vm"]:
+        if volume.vm_id is not None:
             world.detach(volume)
         return {"volume": volume_json(world, volume)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ossea.simulator.model.commands.base import SyncCommand, named_vm, named_volume
-from ossea.simulator.model.entities import Snapshot, Tag, Vm, VmSnapshot, VmState, Volume
+from ossea.simulator.model.commands.base import SyncCommand, known_row
+from ossea.simulator.model.entities import Event, Snapshot, Tag, Vm, VmSnapshot, VmState, Volume
 from ossea.simulator.model.errors import invalid_entity, refused
 from ossea.simulator.model.listing import page_json
+from ossea.simulator.model.ownership import visible
 from ossea.simulator.model.params import Params
 from ossea.simulator.model.views import event_json, snapshot_json, tag_json, vm_json, vm_snapshot_json, volume_json
 from ossea.simulator.model.world import Table, World
@@ -27,13 +28,13 @@ class ListVolumes(SyncCommand):
         zone = params.find("zoneid")
         if zone is not None:
             rows = [volume for volume in rows if volume.zone_id == zone.lower()]
-        rows = _by_tags(world, _like(rows, params.find("keyword")), params)
-        return page_json("volume", list(rows), params, world.settings, lambda volume: volume_json(world, volume))
+        rows = visible(world, _by_tags(world, _like(rows, params.find("keyword")), params), params)
+        return page_json("volume", rows, params, world.settings, lambda volume: volume_json(world, volume))
 
 
 def _volumes(world: World, params: Params) -> Iterable[Volume]:
-    vm = named_vm(world, params, "virtualmachineid") if params.find("virtualmachineid") else None
-    chosen = _chosen(world.volumes, params)
+    vm = known_row(world.vms, params, "virtualmachineid") if params.find("virtualmachineid") else None
+    chosen = _chosen(world, world.volumes, params)
     if chosen is not None:
         return [volume for volume in chosen if volume.removed is None and (vm is None or volume.vm_id == vm.id)]
     if vm is not None:
@@ -49,13 +50,13 @@ class ListSnapshots(SyncCommand):
 
     def answer(self, world: World, params: Params) -> dict[str, Any]:
         rows = _like(_like(_snapshots(world, params), params.find("name")), params.find("keyword"))
-        rows = _by_tags(world, rows, params)
-        return page_json("snapshot", list(rows), params, world.settings, lambda row: snapshot_json(world, row))
+        rows = visible(world, _by_tags(world, rows, params), params)
+        return page_json("snapshot", rows, params, world.settings, lambda row: snapshot_json(world, row))
 
 
 def _snapshots(world: World, params: Params) -> Iterable[Snapshot]:
-    volume = named_volume(world, params, "volumeid") if params.find("volumeid") else None
-    chosen = _chosen(world.snapshots, params)
+    volume = known_row(world.volumes, params, "volumeid") if params.find("volumeid") else None
+    chosen = _chosen(world, world.snapshots, params)
     if chosen is not None:
         return [row for row in chosen if row.removed is None and (volume is None or row.volume_id == volume.id)]
     if volume is not None:
@@ -68,7 +69,7 @@ class ListVirtualMachines(SyncCommand):
     optional = (*_PAGING, "id", "ids", "name", "state", "zoneid", "hostid", "tags", "details")
 
     def answer(self, world: World, params: Params) -> dict[str, Any]:
-        chosen = _chosen(world.vms, params)
+        chosen = _chosen(world, world.vms, params)
         rows: Iterable[Vm] = world.vms.newest_first() if chosen is None else chosen
         rows = [vm for vm in rows if vm.removed is None]
         state = params.find("state")
@@ -78,7 +79,8 @@ class ListVirtualMachines(SyncCommand):
         if host is not None:
             rows = [vm for vm in rows if vm.host_id == host.lower()]
         rows = _by_tags(world, _like(_like(rows, params.find("name")), params.find("keyword")), params)
-        return page_json("virtualmachine", list(rows), params, world.settings, lambda vm: vm_json(world, vm))
+        rows = visible(world, rows, params)
+        return page_json("virtualmachine", rows, params, world.settings, lambda vm: vm_json(world, vm))
 
 
 class ListVmSnapshot(SyncCommand):
@@ -87,9 +89,11 @@ class ListVmSnapshot(SyncCommand):
 
     def answer(self, world: World, params: Params) -> dict[str, Any]:
         if params.find("virtualmachineid"):
-            rows: Iterable[VmSnapshot] = world.vm_snapshots_of(named_vm(world, params, "virtualmachineid").id)
+            vm = known_row(world.vms, params, "virtualmachineid")
+            found: Iterable[VmSnapshot] = world.vm_snapshots_of(vm.id)
         else:
-            rows = [row for row in world.vm_snapshots.newest_first() if row.removed is None]
+            found = [row for row in world.vm_snapshots.newest_first() if row.removed is None]
+        rows: Iterable[VmSnapshot] = visible(world, found, params)
         wanted = params.ids("vmsnapshotid") + params.ids("vmsnapshotids")
         for row_id in wanted:
             if world.vm_snapshots.find(row_id.lower()) is None:
@@ -107,31 +111,36 @@ class ListTags(SyncCommand):
     def answer(self, world: World, params: Params) -> dict[str, Any]:
         resource = params.find("resourceid")
         rows: Iterable[Tag] = list(world.tags.newest_first()) if resource is None else world.tags_of(resource.lower())
-        rows = _equal(_equal(rows, "key", params), "value", params)
+        rows = _equal(_equal(visible(world, rows, params), "key", params), "value", params)
         kind = params.find("resourcetype")
         if kind is not None:
             rows = [tag for tag in rows if tag.resource_type.lower() == kind.lower()]
-        return page_json("tag", list(rows), params, world.settings, tag_json)
+        return page_json("tag", list(rows), params, world.settings, lambda tag: tag_json(world, tag))
 
 
 class ListEvents(SyncCommand):
+    """Newest first. Old servers ignore `resourceid` and list everybody's events (setting `event_resource`)."""
+
     name = "listEvents"
-    optional = (*_PAGING, "id", "type", "level", "startdate", "enddate", "resourceid")
+    optional = (*_PAGING, "id", "type", "level", "startdate", "enddate", "resourceid", "resourcetype")
 
     def answer(self, world: World, params: Params) -> dict[str, Any]:
-        resource = params.find("resourceid")
-        rows = [
-            event for event in world.events.newest_first() if resource is None or event.resource_id == resource.lower()
-        ]
+        resource = params.find("resourceid") if world.settings.event_resource else None
+        if resource is not None and params.find("resourcetype") is None:
+            raise refused("resourceid parameter must be used with resourcetype parameter")
+        rows: Iterable[Event] = world.events.newest_first()
+        if resource is not None:
+            rows = world.events_of(resource.lower())
         for name in ("id", "type", "level"):
-            rows = list(_equal(rows, name, params))
-        return page_json("event", rows, params, world.settings, event_json)
+            rows = _equal(rows, name, params)
+        found = sorted(visible(world, rows, params), key=lambda event: -event.created)
+        return page_json("event", found, params, world.settings, lambda event: event_json(world, event))
 
 
-def _chosen(table: Table[Any], params: Params) -> list[Any] | None:
+def _chosen(world: World, table: Table[Any], params: Params) -> list[Any] | None:
     """The rows that `id` or `ids` names; an unknown id is a parameter error, a removed one passes."""
     single = params.find("id")
-    many = params.ids("ids")
+    many = params.ids("ids") if world.settings.ids_parameter else []
     if single is not None and many:
         raise refused("Specify either id or ids but not both parameters")
     if single is None and not many:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ossea.simulator.model.catalog import ACCOUNT
 from ossea.simulator.model.commands.base import AsyncCommand, Order
 from ossea.simulator.model.entities import Job, Tag
-from ossea.simulator.model.errors import failed, missing_parameter, refused
+from ossea.simulator.model.errors import failed, missing_parameter, not_allowed, refused
 from ossea.simulator.model.params import Params
 from ossea.simulator.model.world import World
 
@@ -33,8 +34,11 @@ class _TagCommand(AsyncCommand):
         if kind is None:
             raise refused(f"Invalid resource type: {job.params['type']}")
         for resource_id in job.params["ids"]:
-            if not _exists(world, kind, resource_id):
+            owner = _owner(world, kind, resource_id)
+            if owner is None:
                 raise refused(f"Unable to find resource by id {resource_id} and type {kind}")
+            if owner != ACCOUNT:
+                raise not_allowed(ACCOUNT, owner)
         job.params["kind"] = kind
         return None
 
@@ -107,9 +111,8 @@ def _fits(tag: Tag, row: dict[str, str]) -> bool:
     return row.get("key") == tag.key and row.get("value") in {None, "", tag.value}
 
 
-def _exists(world: World, kind: str, resource_id: str) -> bool:
-    if kind == "Volume":
-        return world.live_volume(resource_id) is not None
-    if kind == "Snapshot":
-        return world.live_snapshot(resource_id) is not None
-    return world.live_vm(resource_id) is not None
+def _owner(world: World, kind: str, resource_id: str) -> str | None:
+    """The account that it is; None: there is no such resource."""
+    find = {"Volume": world.live_volume, "Snapshot": world.live_snapshot, "UserVm": world.live_vm}[kind]
+    row = find(resource_id)
+    return None if row is None else row.account

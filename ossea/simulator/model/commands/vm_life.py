@@ -15,6 +15,7 @@ from ossea.simulator.model.commands.volumes import find_custom_id
 from ossea.simulator.model.effects import Effect, VolumeCreated
 from ossea.simulator.model.entities import ROOT, Job, Vm, VmState, Volume, VolumeState
 from ossea.simulator.model.errors import invalid_entity, refused
+from ossea.simulator.model.history import DEPLOYING, deploy_words
 from ossea.simulator.model.params import Params
 from ossea.simulator.model.views import vm_json
 from ossea.simulator.model.world import World
@@ -64,7 +65,9 @@ class DeployVirtualMachine(AsyncCommand):
         )
         world.add_volume(root)
         world.attach(root, vm.id, 0)
-        notes = {"start": params.flag("startvm", default=True), "root": root.id}
+        world.log_event("VM.CREATE", "Created", DEPLOYING.format(vm.id), resource_id=vm.id)
+        starts = params.flag("startvm", default=True)
+        notes = {"start": starts, "root": root.id, "words": deploy_words(world, starts=starts)}
         return Order(vm.id, notes, {"id": vm.id})
 
     def check(self, world: World, job: Job) -> str | None:
@@ -95,6 +98,13 @@ class DeployVirtualMachine(AsyncCommand):
         vm.state = VmState.ERROR
         world.vms.touch(vm)
 
+    def describe(self, job: Job) -> str:
+        return f"{job.params['words']} {job.instance_id}"
+
+    def tells_end(self, job: Job) -> bool:
+        """Only a deploy that starts the VM goes through `startVirtualMachine`, which logs its beginning and its end."""
+        return bool(job.params["start"])
+
     def again(self, world: World, job: Job) -> list[Effect]:
         root = world.volumes.rows[job.params["root"]]
         return [VolumeCreated(world.now, job.id, root.id, root.size_bytes)]
@@ -104,6 +114,7 @@ class DestroyVirtualMachine(VmCommand):
     name = "destroyVirtualMachine"
     java_class = "org.apache.cloudstack.api.command.admin.vm.DestroyVMCmdByAdmin"
     event = "VM.DESTROY"
+    doing = "destroying Vm. Vm Id:"
     optional = ("expunge",)
 
     def accept(self, world: World, params: Params) -> Order:

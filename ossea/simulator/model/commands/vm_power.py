@@ -6,7 +6,7 @@ from typing import Any
 
 from ossea.simulator.model.catalog import HOST_ID
 from ossea.simulator.model.commands.base import AsyncCommand, Order, named_vm
-from ossea.simulator.model.entities import Job, Vm, VmState
+from ossea.simulator.model.entities import Job, StopBehaviour, Vm, VmState
 from ossea.simulator.model.errors import failed, refused
 from ossea.simulator.model.params import Params
 from ossea.simulator.model.views import vm_json
@@ -38,6 +38,7 @@ class StartVirtualMachine(VmCommand):
     name = "startVirtualMachine"
     java_class = "org.apache.cloudstack.api.command.admin.vm.StartVMCmdByAdmin"
     event = "VM.START"
+    doing = "starting Vm. Vm Id:"
     optional = ("hostid",)
 
     def check(self, world: World, job: Job) -> str | None:
@@ -72,6 +73,7 @@ class StopVirtualMachine(VmCommand):
     name = "stopVirtualMachine"
     java_class = "org.apache.cloudstack.api.command.admin.vm.StopVMCmdByAdmin"
     event = "VM.STOP"
+    doing = "stopping Vm. Vm Id:"
     optional = ("forced",)
 
     def accept(self, world: World, params: Params) -> Order:
@@ -90,14 +92,31 @@ class StopVirtualMachine(VmCommand):
             return
         if vm.state != VmState.RUNNING and not job.params["forced"]:
             raise failed(f"Failed to stop VM {vm.instance_name}: it is {vm.state}")
+        if not job.params["forced"]:
+            _check_agent(world, vm)
+            if vm.stop == StopBehaviour.HANGS:
+                job.params["hangs_s"] = world.settings.agent_wait_s * world.settings.time_scale
         job.params["was"] = vm.state
         vm.state = VmState.STOPPING
         world.vms.touch(vm)
 
     def finish(self, world: World, job: Job) -> dict[str, Any]:
         vm = self.vm(world, job)
+        if "hangs_s" in job.params:
+            if vm.state == VmState.STOPPING:  # nobody has stopped it by force meanwhile
+                self.undo(world, job)
+            raise failed(f"Failed to stop VM {vm.instance_name}: the host's agent did not answer in time")
         if not job.params.get("over"):
             vm.state = VmState.STOPPED
             vm.host_id = None
             world.vms.touch(vm)
         return {"virtualmachine": vm_json(world, vm)}
+
+
+def _check_agent(world: World, vm: Vm) -> None:
+    """An unforced stop needs a host that answers and a guest that obeys."""
+    host = world.hosts.find(vm.host_id or "")
+    if host is not None and host.state != "Up":
+        raise failed(f"Failed to stop VM {vm.instance_name}: host {host.name} is {host.state}")
+    if vm.stop == StopBehaviour.REFUSES:
+        raise failed(f"Failed to stop VM {vm.instance_name}: the hypervisor did not shut it down")

@@ -1,0 +1,55 @@
+"""`oma_leaks`: what `force` passed and left behind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import insert, select
+from sqlalchemy.engine import Connection, RowMapping
+
+from database.tables import oma_leaks
+from oma.domain.leaks import Leak, LeakKind, LeakState
+
+
+def track_leak(connection: Connection, leak: Leak, at: datetime) -> None:
+    connection.execute(
+        insert(oma_leaks).values(
+            id=leak.id,
+            context_id=leak.context_id,
+            vm_name=leak.vm_name,
+            job_id=leak.job_id,
+            kind=leak.kind.value,
+            target=leak.target,
+            sentence=leak.sentence,
+            reason=leak.reason,
+            since=leak.since,
+            state=leak.state.value,
+            updated_at=at,
+        )
+    )
+
+
+def list_leaks(connection: Connection, *, context_id: str | None = None, job_id: str | None = None) -> list[Leak]:
+    """Open ones, oldest first."""
+    table = oma_leaks.c
+    query = select(oma_leaks).where(table.state == LeakState.OPEN.value).order_by(table.since, table.id)
+    if context_id is not None:
+        query = query.where(table.context_id == context_id)
+    if job_id is not None:
+        query = query.where(table.job_id == job_id)
+    return [build_leak(row) for row in connection.execute(query).mappings()]
+
+
+def build_leak(row: RowMapping) -> Leak:
+    return Leak(
+        id=row["id"],
+        context_id=row["context_id"],
+        vm_name=row["vm_name"],
+        job_id=row["job_id"],
+        kind=LeakKind(row["kind"]),
+        target=row["target"] or {},
+        sentence=row["sentence"],
+        reason=row["reason"],
+        since=row["since"],
+        state=LeakState(row["state"]),
+    )
