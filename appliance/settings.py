@@ -149,6 +149,9 @@ class GuardSettings(Section):
 
 class WorkflowSettings(Section):
     busy_wait_s: Seconds = Field(default=600.0, description="Longest wait for a volume in transition.")
+    stop_wait_s: Seconds = Field(
+        default=900.0, description="Longest wait for a stop of the test VM; then the run parks and force may pass it."
+    )
     max_jobs: int = Field(default=100, ge=1, le=1000, description="Jobs run at once; further ones stand queued.")
     lease_s: Seconds = 30.0
     stop_timeout_s: Seconds = Field(

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from oma.demo.scenarios import SCENARIOS
+from oma.demo.scenarios.shown import SHOWN
 from oma.workflow.rules import RULES, Rule
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -19,7 +20,7 @@ def list_keepers(rule: Rule) -> list[str]:
 
 
 def list_scenarios(rule: Rule) -> list[str]:
-    return [scenario.vm_name for scenario in SCENARIOS if rule.id in scenario.rules]
+    return list(SHOWN.get(rule.id, ()))
 
 
 def list_tests(rule: Rule) -> list[str]:
@@ -36,7 +37,7 @@ def marked() -> dict[str, list[str]]:
         for rule_id in _of_module(tree):
             found.setdefault(rule_id, []).append(place)
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 for rule_id in _rule_ids(node.decorator_list):
                     found.setdefault(rule_id, []).append(f"{place}::{node.name}")
     return found
@@ -60,5 +61,9 @@ def _rule_ids(marks: list[ast.expr]) -> Iterator[str]:
 def unknown_ids() -> set[str]:
     """Ids that tests or scenarios name and that no rule has."""
     known = {rule.id for rule in RULES}
-    named = set(marked()) | {rule_id for scenario in SCENARIOS for rule_id in scenario.rules}
-    return named - known
+    return (set(marked()) | set(SHOWN)) - known
+
+
+def unknown_scenarios() -> set[str]:
+    """VMs that no scenario has, of those that are said to show a rule."""
+    return {vm_name for shown in SHOWN.values() for vm_name in shown} - {one.vm_name for one in SCENARIOS}

@@ -105,7 +105,7 @@ class Cloud(Protocol):
         """The host that the VM runs on; None where CloudStack does not tell us (not running, or not allowed)."""
 
     async def find_host_state(self, host_id: str) -> str | None:
-        """`Up`, `Down`, `Disconnected` …; None where CloudStack does not tell us (gone, or `listHosts` not allowed)."""
+        """`Up`, `Down`, `Disconnected` …, `Removed` where it has no such host; None only where we may not ask."""
 
     async def submit_stop_vm(
         self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None
@@ -236,7 +236,6 @@ class JournalStore(Protocol):
 
     async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
         """All changes and their events in one transaction, in order; raises `LeaseLost` or `ConcurrentChange`."""
-
 
     async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
         """Opens issues about the world alone (`WORLD_KINDS`), one per cause; returns the ids of the open ones."""

@@ -33,7 +33,7 @@ FEW_VMS: Final = 1
 """VMs whose snapshots are asked for one by one; of more, all VM snapshots are listed at once."""
 
 _EVERYWHERE: Final = {"listall": True}
-_OWNERS: Final = ("virtualmachineid", "volumeid")
+_OWNERS: Final = ("virtualmachineid", "volumeid", "resourceid")
 _IN_PROJECTS: Final = {"projectid": "-1"}
 """Every project of the caller. Without it `listall` leaves projects out; with it some versions leave out an ordinary
 account's own (`AccountManagerImpl.buildACLSearchParameters`): what is not listed without is asked for with it.
@@ -70,7 +70,7 @@ class Reader:
 
     async def list_events(self, resource_id: str) -> list[Event]:
         where = {**_EVERYWHERE, "resourceid": resource_id, "resourcetype": "VirtualMachine"}
-        return _parse("listEvents", Event.parse, await self._pager.list_all("listEvents", "event", where, _entity_key))
+        return _parse("listEvents", Event.parse, await self._list("listEvents", "event", where, None))
 
     async def list_vm_snapshots(self, vm_ids: Sequence[str]) -> list[VmSnapshot]:
         """`listVMSnapshot` takes one VM at a time, or none for all of them; an unknown VM has none."""
@@ -140,7 +140,7 @@ class Reader:
     async def _list(self, command: str, array: str, where: Mapping[str, Any], ids: Sequence[str] | None) -> list[Item]:
         if ids is None:
             items = await self._pager.list_all(command, array, where, _entity_key)
-            # A VM's volumes, or a volume's snapshots, have one owner: they are all in a project, or none is.
+            # A VM's volumes or events, or a volume's snapshots, have one owner: all are in a project, or none is.
             if items or not any(where.get(owner) for owner in _OWNERS):
                 return items
             return await self._pager.list_all(command, array, {**where, **_IN_PROJECTS}, _entity_key)

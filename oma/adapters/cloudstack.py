@@ -19,6 +19,10 @@ from ossea.models import JobResult, JobStatus, Snapshot, VirtualMachine, Volume
 T = TypeVar("T")
 
 SYSTEM: Final = "CloudStack"
+NOT_ALLOWED: Final = frozenset({"401", "432", "531"})
+"""Codes of CloudStack for a command that the key may not call, or that the server does not have for it."""
+REMOVED: Final = "Removed"
+"""The state of a host that CloudStack does not know any more."""
 
 
 class CloudStackCloud(Cloud):
@@ -75,14 +79,14 @@ class CloudStackCloud(Cloud):
         return VmHost(host_id, vms[0].host_name or "") if host_id else None
 
     async def find_host_state(self, host_id: str) -> str | None:
-        """Whoever may not call `listHosts` is told 401, 432 or 531; then we are not told."""
+        """Whoever may not call `listHosts` is told 401, 432 or 531; an id that is no host's any more, 431."""
         try:
             hosts = await _translated(self._client.list_hosts(host_id=host_id))
         except UpstreamError as error:
-            if error.fault is Fault.REFUSED:
-                return None
-            raise
-        return hosts[0].state if hosts else None
+            if error.fault is not Fault.REFUSED:
+                raise
+            return None if error.upstream.code in NOT_ALLOWED else REMOVED
+        return hosts[0].state if hosts else REMOVED
 
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         submitted = self._client.stop_vm(vm_id, forced=forced, job_id=request_id, expires_at=expires_at)

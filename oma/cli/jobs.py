@@ -7,17 +7,20 @@ from itertools import islice
 import click
 
 from oma.cli.cleanup import show_results
-from oma.cli.client import in_path
-from oma.cli.follow import follow_job, get_job
+from oma.cli.client import Client, in_path
+from oma.cli.exits import Exit
+from oma.cli.follow import Pace, follow_job, get_job
 from oma.cli.options import Invocation, takes_invocation
-from oma.cli.output import visible
+from oma.cli.output import Output, visible
+from oma.cli.reading import JobView
 from oma.cli.render import print_job, print_jobs, print_log_line
-from oma.cli.runs import result_of_job
+from oma.cli.runs import ACCEPTED, Result, ask_for_run, result_of_answer, result_of_job
+from oma.cli.spoken import read_options
 
 
 @click.group()
 def jobs() -> None:
-    """Look at clean-up jobs."""
+    """Look at clean-up jobs, and go on with a parked one."""
 
 
 @jobs.command(name="list")
@@ -86,13 +89,40 @@ def log(invocation: Invocation, job_id: str) -> int:
 def follow(invocation: Invocation, job_id: str) -> int:
     """Follow a job to its end, from its first event; exits as `oma cleanup` would."""
     output = invocation.output()
-    client = invocation.client()
-    view = follow_job(
+    view = _follow(invocation.client(), output, job_id)
+    result = result_of_job(view, view.vm_name)
+    show_results(output, [result])
+    return result.exit
+
+
+@jobs.command()
+@click.argument("job_id")
+@click.option("--force", is_flag=True, help="Leave behind what won't go, as a tracked leak; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why; it stands in the audit.")
+@click.option("--no-wait", is_flag=True, help="Let it go on and don't follow it.")
+@takes_invocation
+def resume(invocation: Invocation, job_id: str, *, force: bool, reason: str | None, no_wait: bool) -> int:
+    """Go on with a parked job and follow it; the same as `oma cleanup VM --resume`."""
+    words = read_options({"resume": True, "force": force, "reason": reason}, (), given={})
+    body = {"force": True, "reason": words.reason} if words.force else {}
+    client, output = invocation.client(), invocation.output()
+    path = f"/jobs/{in_path(job_id)}/resume"
+    status, answer = ask_for_run(client, path, body, lambda note: output.note(visible(note)), Pace())
+    vm_name = str(answer.get("vm_name") or job_id)
+    if status != ACCEPTED:
+        result = result_of_answer(answer, vm_name)
+    elif no_wait:
+        result = Result(vm_name, "accepted", Exit.DONE, job_id, answer)
+    else:
+        result = result_of_job(_follow(client, output, job_id), vm_name)
+    show_results(output, [result])
+    return result.exit
+
+
+def _follow(client: Client, output: Output, job_id: str) -> JobView:
+    return follow_job(
         client,
         job_id,
         lambda event: output.note(visible(event.sentence)) if event.sentence else None,
         lambda note: output.note(visible(note)),
     )
-    result = result_of_job(view, view.vm_name)
-    show_results(output, [result])
-    return result.exit

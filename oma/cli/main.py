@@ -17,7 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("oma.cli.serve:serve", "Run the daemon: API, page and workflow."),
     "vms": ("oma.cli.vms:vms", "List the VMs and which of them need a clean-up."),
     "cleanup": ("oma.cli.cleanup:cleanup", "Clean up VMs after a failed failover or rollback."),
-    "jobs": ("oma.cli.jobs:jobs", "Look at clean-up jobs: list, show, log, follow."),
+    "jobs": ("oma.cli.jobs:jobs", "Clean-up jobs: list, show, log, follow, resume."),
     "db": ("oma.cli.db:db", "The database: upgrade, current, check."),
     "config": ("oma.cli.config:config", "The settings: verify, show."),
     "doctor": ("oma.cli.doctor:doctor", "Check everything this appliance needs."),

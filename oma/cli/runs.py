@@ -163,28 +163,14 @@ class _Run:
         return result_of_job(view, self._name)
 
     def _submit(self) -> tuple[int, dict[str, Any]]:
-        """Asked again when the answer was lost: under the same key it is the same run, running or ended."""
-        request_id = str(uuid4())
-        headers = {"Prefer": "respond-async", "Idempotency-Key": request_id, "X-Correlation-ID": request_id}
         path = f"/failover/{in_path(self._name)}/cleanup-failed"
-        for attempt in range(1, SUBMIT_ATTEMPTS + 1):
-            try:
-                answer = self._client.post(path, self._order.body(), headers)
-            except Unreachable as error:
-                if not error.maybe_sent or attempt == SUBMIT_ATTEMPTS:
-                    raise
-                self._on_note(f"{error} Asking again.")
-                self._pace.pause(attempt)
-            else:
-                return answer.status, answer.body
-        raise AssertionError("the last attempt returns or raises")
+        return ask_for_run(self._client, path, self._order.body(), self._on_note, self._pace)
 
     def _answered(self, answer: dict[str, Any]) -> Result:
         """An answer without a job to follow: a dry run, or a run of the same key that has ended."""
         if answer.get("dry_run"):
             return Result(self._name, "dry run", Exit.DONE, answer=answer)
-        outcome = "partial" if answer.get("partial") else "done"
-        return Result(self._name, outcome, Exit.DONE, str(answer.get("job_id", "")), answer)
+        return result_of_answer(answer, self._name)
 
     def _failed(self, problem: dict[str, Any]) -> Result:
         code = exit_of_problem(problem)
@@ -199,6 +185,31 @@ class _Run:
 
     def _on_note(self, note: str) -> None:
         self._news.put(Update(self._place, self._job_id, note=note))
+
+
+def ask_for_run(
+    client: Client, path: str, body: dict[str, Any], on_note: Callable[[str], None], pace: Pace
+) -> tuple[int, dict[str, Any]]:
+    """Asked again when the answer was lost: under the same key it is the same run, running or ended."""
+    request_id = str(uuid4())
+    headers = {"Prefer": "respond-async", "Idempotency-Key": request_id, "X-Correlation-ID": request_id}
+    for attempt in range(1, SUBMIT_ATTEMPTS + 1):
+        try:
+            answer = client.post(path, body, headers)
+        except Unreachable as error:
+            if not error.maybe_sent or attempt == SUBMIT_ATTEMPTS:
+                raise
+            on_note(f"{error} Asking again.")
+            pace.pause(attempt)
+        else:
+            return answer.status, answer.body
+    raise AssertionError("the last attempt returns or raises")
+
+
+def result_of_answer(answer: dict[str, Any], vm_name: str) -> Result:
+    """A run that had ended when it was answered."""
+    outcome = "partial" if answer.get("partial") else "done"
+    return Result(vm_name, outcome, Exit.DONE, str(answer.get("job_id", "")), answer)
 
 
 OUTCOME_WORDS: Final = {

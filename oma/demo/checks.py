@@ -30,6 +30,7 @@ from oma.demo.ledger import (
 from oma.demo.rows import export_file, export_text
 from oma.demo.story import Disk, Export, SeededVm
 from oma.demo.world import World
+from oma.domain.actions import ActionKind, build_request_id
 from oma.domain.jobs import OPERATION
 from oma.domain.records import CLEANUP_REQUIRED, READY_FOR_FAILOVER
 from oma.domain.states import PHASES
@@ -216,7 +217,11 @@ def _step_faults(ledger: Ledger) -> list[str]:
 def journal_faults(ledger: Ledger, calls: Sequence[dict[str, Any]]) -> list[str]:
     """Every changing call that CloudStack got stands in our journal under its own id, and none came twice."""
     ids = [str(call["params"].get("customjobid")) for call in calls]
-    journaled = {row["id"] for row in ledger.of(oma_actions)}
+    journaled = {
+        build_request_id(row["id"], ActionKind(row["kind"]), attempt)
+        for row in ledger.of(oma_actions)
+        for attempt in range(1, row["attempt"] + 1)
+    }
     faults = [
         f"{call['command']} was sent under {one}, which no action has"
         for call, one in zip(calls, ids, strict=True)

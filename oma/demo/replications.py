@@ -73,32 +73,38 @@ def _insert_change_id(
 
 async def begin_replication(stack: Stack, vm: SeededVm) -> str:
     """The row of a replication that starts now, as the existing scheduler writes it; its id."""
-    replication_id = f"job-{uid('replication', vm.context_id, datetime.now(UTC))}"
-    await stack.door.write(
-        lambda connection: _insert_replication(
-            connection, vm, replication_id, datetime.now(UTC), None, status="replicating"
-        )
-    )
-    return replication_id
+    return await stack.door.write(lambda connection: _begin(connection, vm))
 
 
 async def complete_replication(stack: Stack, vm: SeededVm, replication_id: str) -> None:
     """It ends well: its row, a new change id for every disk, and the history of them."""
+    await stack.door.write(lambda connection: _complete(connection, vm, replication_id))
+
+
+async def run_replication(stack: Stack, vm: SeededVm) -> None:
+    """One that begins and ends before anybody looks again."""
+    await stack.door.write(lambda connection: _complete(connection, vm, _begin(connection, vm)))
+
+
+def _begin(connection: Connection, vm: SeededVm) -> str:
     now = datetime.now(UTC)
+    replication_id = f"job-{uid('replication', vm.context_id, now)}"
+    _insert_replication(connection, vm, replication_id, now, None, status="replicating")
+    return replication_id
 
-    def write(connection: Connection) -> None:
+
+def _complete(connection: Connection, vm: SeededVm, replication_id: str) -> None:
+    now = datetime.now(UTC)
+    connection.execute(
+        update(replication_jobs)
+        .where(replication_jobs.c.id == replication_id)
+        .values(status="completed", completed_at=now, updated_at=now, change_id=f"52 de c0 ff/{now:%H%M%S}")
+    )
+    for disk in vm.disks:
+        change_id = f"52 de c0 ff/{disk.number}"
         connection.execute(
-            update(replication_jobs)
-            .where(replication_jobs.c.id == replication_id)
-            .values(status="completed", completed_at=now, updated_at=now, change_id=f"52 de c0 ff/{now:%H%M%S}")
+            update(vm_disks)
+            .where(vm_disks.c.vm_context_id == vm.context_id, vm_disks.c.disk_id == disk.disk_id)
+            .values(disk_change_id=change_id, updated_at=now)
         )
-        for disk in vm.disks:
-            change_id = f"52 de c0 ff/{disk.number}"
-            connection.execute(
-                update(vm_disks)
-                .where(vm_disks.c.vm_context_id == vm.context_id, vm_disks.c.disk_id == disk.disk_id)
-                .values(disk_change_id=change_id, updated_at=now)
-            )
-            _insert_change_id(connection, replication_id, disk, change_id, now)
-
-    await stack.door.write(write)
+        _insert_change_id(connection, replication_id, disk, change_id, now)

@@ -105,6 +105,14 @@ VOLUME_DAEMON_KINDS: Final = frozenset({ActionKind.DETACH_VOLUME, ActionKind.ATT
 """Carried out by the Volume Daemon, which asks CloudStack itself."""
 
 
+def build_request_id(action_id: str, kind: ActionKind, attempt: int) -> str:
+    """See `Action.request_id`."""
+    if attempt == 1:
+        return action_id
+    words = f"operation {attempt}" if kind in VOLUME_DAEMON_KINDS else str(attempt)
+    return str(uuid5(UUID(action_id), words))
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What an action is done to; ids are CloudStack's UUIDs."""
@@ -229,10 +237,7 @@ class Action:
         The Volume Daemon derives ids for its own further attempts in the same way from the key that it was given;
         a new operation of ours must not meet one of those.
         """
-        if self.attempt == 1:
-            return self.id
-        words = f"operation {self.attempt}" if self.kind in VOLUME_DAEMON_KINDS else str(self.attempt)
-        return str(uuid5(UUID(self.id), words))
+        return build_request_id(self.id, self.kind, self.attempt)
 
     @property
     def words(self) -> str:

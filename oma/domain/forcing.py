@@ -8,12 +8,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from oma.domain.actions import KIND_RULES, ActionKind
+from oma.domain.actions import KIND_RULES, Action, ActionKind
 from oma.domain.issues import Issue
 
 EXPORT_FAULTS: Final = frozenset({"nbd_export_missing", "nbd_reload_failed", "nbd_export_name_taken"})
 """How the Volume Daemon ends an attachment that stands, with its device, and whose export alone failed
 (`volume_daemon/server/finish.py`)."""
+
+FORCED: Final = "forced"
+"""In a stop's evidence: it was sent with `forced=true`."""
+FORCED_BEFORE: Final = "forced_before"
+"""In the evidence of a later attempt: one before it was sent with `forced=true`, and may take effect at any time."""
+UNFORCED: Final = "unforced"
+"""In a forced stop's evidence: how the unforced one came to no end."""
+HOST: Final = "host"
+"""In a forced stop's evidence: where the VM ran."""
+
+
+def was_forced(action: Action) -> bool:
+    """Whether any attempt at this stop was a forced one."""
+    return bool(action.evidence.get(FORCED) or action.evidence.get(FORCED_BEFORE))
+
+
+def kept_evidence(action: Action) -> dict[str, Any]:
+    """What an attempt's evidence said from its start, which its end must not lose."""
+    return {key: action.evidence[key] for key in (FORCED, FORCED_BEFORE, UNFORCED, HOST) if key in action.evidence}
+
+
+def carried_evidence(released: Action) -> dict[str, Any]:
+    """What the next attempt has to know of those before it: that one was forced, and where the VM ran then."""
+    if not was_forced(released):
+        return {}
+    return {FORCED_BEFORE: True, **({HOST: released.evidence[HOST]} if HOST in released.evidence else {})}
 
 
 def is_export_fault(upstream: Mapping[str, Any] | None) -> bool:

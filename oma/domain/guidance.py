@@ -29,13 +29,20 @@ LOOK: Final[dict[ActionKind, tuple[str, ...]]] = {
     ),
     ActionKind.DESTROY_VM: ("See the VM and what hangs on it: cs listVolumes virtualmachineid={vm_id} listall=true",),
 }
+LEAVE_BEHIND: Final = "If what is left may stay behind, as a tracked leak, let the run go on without it: {command}"
 CLOSING: Final = "Read the run's log: oma jobs log {job_id}"
 
 
-def build_guidance(kind: ActionKind | None, target: Target, *, job_id: str, remote_id: str | None) -> tuple[str, ...]:
-    """Numbered steps for a parked action; a value that is not known stays out together with its step."""
-    values = {**target.as_json(), "job_id": job_id, **({"remote_id": remote_id} if remote_id else {})}
-    steps = [*(LOOK.get(kind, ()) if kind else ()), CLOSING]
+def build_guidance(
+    kind: ActionKind | None, target: Target, *, job_id: str, remote_id: str | None, force_command: str | None = None
+) -> tuple[str, ...]:
+    """Numbered steps for a parked action; a value that is not known stays out together with its step.
+
+    `force_command` is what passes it, where force may.
+    """
+    known = {"job_id": job_id, "remote_id": remote_id, "command": force_command}
+    values = {**target.as_json(), **{name: value for name, value in known.items() if value}}
+    steps = [*(LOOK.get(kind, ()) if kind else ()), LEAVE_BEHIND, CLOSING]
     filled: list[str] = []
     for step in steps:
         try:

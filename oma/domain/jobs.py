@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,22 @@ from oma.domain.states import PHASES, JobState, Phase, StepStatus
 from oma.domain.words import SILENT, Words
 
 OPERATION = "failed-execution-cleanup"
+
+
+def build_summary(job_id: str, state: JobState, at: datetime, error: Mapping[str, Any]) -> dict[str, Any]:
+    """What the VM's records keep of a run that ended badly (`last_operation_summary`).
+
+    It has no `completed_at`: that is the time of the last complete clean-up.
+    """
+    return {
+        "operation": OPERATION,
+        "status": state.value,
+        "job_id": job_id,
+        "ended_at": at.isoformat(),
+        "reason": error["detail"],
+        "replica": error["replica"],
+        "next": error["next"],
+    }
 
 
 @dataclass(frozen=True, slots=True)

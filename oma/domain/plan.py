@@ -114,6 +114,8 @@ class Plan:
     source_powered_off: bool = False
     left_alone: tuple[str, ...] = ()
     """A sentence about every VM that may be left over and is not touched; it stands in `next` when the run ended."""
+    words: tuple[str, ...] = ()
+    """What a person insisted on (`Words.planned`): who confirms the plan confirms these, and no others."""
 
     def get_volume(self, volume_id: str) -> VolumePlan:
         return next(volume for volume in self.volumes if volume.volume_id == volume_id)
@@ -143,6 +145,7 @@ class Plan:
             "risks": list(self.risks),
             "source_powered_off": self.source_powered_off,
             "left_alone": list(self.left_alone),
+            "words": list(self.words),
         }
 
     @classmethod
@@ -162,4 +165,5 @@ class Plan:
             risks=tuple(data["risks"]),
             source_powered_off=data["source_powered_off"],
             left_alone=tuple(data.get("left_alone", ())),
+            words=tuple(data.get("words", ())),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from oma.domain.actions import Action
+from oma.domain.leaks import Leak
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 """The earliest meaning of a time that lies in the future: it may have been any."""
@@ -158,6 +159,14 @@ class ChangeIdRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RivalFailover:
+    """A failover of another VM at about the same time; its test VM may carry the same name."""
+
+    vm_name: str
+    destination_vm_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class DoubtfulTime:
     """A recorded time with more than one meaning, or in the future; the rows hold the more dangerous one, the later.
 
@@ -208,6 +217,8 @@ class VmRecords:
     change_ids: tuple[ChangeIdRecord, ...] = ()
     """Of `replications`, newest first."""
     doubtful_times: tuple[DoubtfulTime, ...] = ()
+    partial_leaks: tuple[Leak, ...] = ()
+    """What the partial runs since the last complete one left behind by force, and nobody has taken care of."""
     last_run_failed: bool = False
     """The newest ended or parked run of ours on this VM did not come to a good end."""
     running_jobs: tuple[JobLogRecord, ...] = ()
@@ -215,6 +226,9 @@ class VmRecords:
     of somebody else, a job that a closed failover left running."""
     world_issue_ids: tuple[str, ...] = ()
     """Open issues about the world alone: a guard refuses while they hold, so they don't ask for a resolution."""
+
+    rivals: tuple[RivalFailover, ...] = ()
+    """Failovers of other VMs around the newest one; read only where its test VM is known by its name alone."""
 
     def joblog_of(self, failover: FailoverRecord) -> JobLogRecord | None:
         return next((row for row in self.joblog if row.job_id == failover.job_id), None)

@@ -28,6 +28,9 @@ _HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of text: a reason must read as it was written."""
 
+_EMPTY: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and signs that show nothing."""
+
 
 def read_words(values: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Words:
     """The words among `values`; a missing or null one was not said.
@@ -148,7 +151,7 @@ def _read_reason(value: Any) -> str:
     if any(unicodedata.category(one) in _HIDDEN or one in _TURNING for one in value):
         raise _invalid("reason", "reason holds a control character or a line break; write it on one line.", allowed)
     text = value.strip()
-    if not any(unicodedata.category(one)[0] in "LNPS" for one in text):
+    if not any(unicodedata.category(one)[0] in "LNPS" and one not in _EMPTY for one in text):
         raise _invalid("reason", "reason is blank; say why, for whoever reads the audit.", allowed)
     return text
 

@@ -64,12 +64,12 @@ def of_finished(plan: Plan, left_behind: Sequence[str] = ()) -> Verdict:
     return _verdict(Replica.READY, plan, *words)
 
 
-def of_partial(plan: Plan, actions: Collection[Action]) -> Verdict:
-    """A run that was not asked to reach the last phase; what it proved stands."""
+def of_partial(plan: Plan, actions: Collection[Action], left_behind: Sequence[str] = ()) -> Verdict:
+    """A run that was not asked to reach the last phase; what it proved stands, and so does what it left behind."""
     replica = Replica.UNKNOWN if unproven_volumes(plan, actions) else Replica.READY
-    command = f"oma cleanup {shell_word(plan.vm_name)} --context-id {shell_word(plan.context_id)}"
+    command = cleanup_command(plan.vm_name, "--context-id", shell_word(plan.context_id))
     again = f"Run the clean-up of {plan.vm_name} again; it goes on from here: {command}"
-    return _verdict(replica, plan, again)
+    return _verdict(replica, plan, *left_behind, again)
 
 
 def of_plan(plan: Plan, request: CleanupRequest) -> Verdict:
@@ -131,7 +131,7 @@ def unproven_volumes(plan: Plan, actions: Collection[Action]) -> tuple[str, ...]
 def plan_command(plan: Plan, request: CleanupRequest) -> str:
     """The `oma cleanup …` that runs exactly this plan with the same words, ready to be pasted into a shell."""
     words = request.words
-    parts = ["oma cleanup", shell_word(plan.vm_name), "--context-id", shell_word(plan.context_id)]
+    parts = ["--context-id", shell_word(plan.context_id)]
     if frozenset(request.phases) != frozenset(Phase):
         parts += ["--phases", ",".join(phase.value for phase in request.phases)]
     parts += [flag for flag, said in _flags(words) if said]
@@ -141,7 +141,20 @@ def plan_command(plan: Plan, request: CleanupRequest) -> str:
         parts += ["--snapshot", f"{shell_word(volume_id)}={shell_word(snapshot_id)}"]
     if words.reason is not None and words.spoken:
         parts += ["--reason", shell_word(words.reason)]
-    return " ".join([*parts, "--expect-plan", plan.digest])
+    return cleanup_command(plan.vm_name, *parts, "--expect-plan", plan.digest)
+
+
+def cleanup_command(vm_name: str, *options: str) -> str:
+    """`oma cleanup …` for a shell; a name that begins with a dash stands where it is no option."""
+    name = shell_word(vm_name)
+    parts = [*options, "--", name] if vm_name.startswith("-") else [name, *options]
+    return " ".join(["oma cleanup", *parts])
+
+
+def forced_resume_command(vm_name: str, context_id: str | None) -> str:
+    """What passes the open issues of a parked run that force may pass."""
+    which = ("--context-id", shell_word(context_id)) if context_id else ()
+    return cleanup_command(vm_name, *which, "--resume", "--force", "--reason", '"…"')
 
 
 def _flags(words: Words) -> tuple[tuple[str, bool], ...]:

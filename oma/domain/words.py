@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -20,6 +20,21 @@ class Words:
     snapshots: tuple[tuple[str, str], ...] = ()
     resume: bool = False
     reason: str | None = None
+    forced_because: str | None = None
+    """Why force was said, where it was said later than the other words: when a parked run was resumed."""
+
+    @property
+    def force_reason(self) -> str:
+        return self.forced_because or self.reason or ""
+
+    def with_force(self, reason: str | None) -> Words:
+        """The words of a run that goes on by force; those that were said before keep their own reason.
+
+        From then on force is said for what it may pass, no longer for the VM of a live failover.
+        """
+        if self.reason is None:
+            return replace(self, force=True, destination_vm_id=None, reason=reason)
+        return replace(self, force=True, destination_vm_id=None, forced_because=reason)
 
     @property
     def spoken(self) -> tuple[str, ...]:
@@ -34,6 +49,23 @@ class Words:
         }
         return tuple(name for name, was_said in said.items() if was_said)
 
+    @property
+    def passes_failures(self) -> bool:
+        """Whether `force` is said for the four failures that it may pass.
+
+        Beside `destination_vm_id` it is said for the VM of a live failover alone, and then needs no failed run.
+        """
+        return self.force and self.destination_vm_id is None
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """What a plan is made under, with what each word names; why, and resuming it, is no part of a plan."""
+        named = {
+            "destination_vm_id": self.destination_vm_id,
+            "snapshots": ", ".join(f"{volume}={snapshot}" for volume, snapshot in self.snapshots),
+        }
+        return tuple(f"{name} {named[name]}" if name in named else name for name in self.spoken if name != "resume")
+
     def snapshot_for(self, volume_id: str) -> str | None:
         """The snapshot that the person named for this volume."""
         return dict(self.snapshots).get(volume_id)
@@ -47,6 +79,7 @@ class Words:
             "snapshots": dict(self.snapshots),
             "resume": self.resume,
             "reason": self.reason,
+            **({"forced_because": self.forced_because} if self.forced_because is not None else {}),
         }
 
     @classmethod

@@ -12,6 +12,8 @@ from oma.domain.words import Words
 
 SNAPSHOT_FIELD: Final = "snapshot:"
 """Before the volume's id in the name of a form's field."""
+SAID: Final = "yes"
+"""The value of a word's field in a form."""
 STARTED: Final = "started"
 """In the evidence of a live failover: by what its VM was started; None where it never was."""
 
@@ -68,9 +70,11 @@ def force_offer(said: Words) -> Offer:
     return _offer("force", said)
 
 
-def read_form(form: Mapping[str, Any]) -> Words:
+def read_form(form: Mapping[str, Any], *, resume: bool = False) -> Words:
     """The words of a posted form. Raises `invalid_request` as for any other request."""
-    values: dict[str, Any] = {name: True for name in ("force", "end_test", "end_holders") if form.get(name)}
+    values: dict[str, Any] = {name: _read_flag(form[name]) for name in ALTERNATIVES if form.get(name)}
+    if resume:
+        values["resume"] = True
     snapshots = {
         name.removeprefix(SNAPSHOT_FIELD): value
         for name, value in form.items()
@@ -85,9 +89,14 @@ def read_form(form: Mapping[str, Any]) -> Words:
     return read_words(values)
 
 
+def _read_flag(value: Any) -> Any:
+    """What our own forms send, and no other text: one that says "no" must not pass for a yes."""
+    return True if value == SAID else value
+
+
 def form_fields(words: Words) -> tuple[tuple[str, str], ...]:
     """The hidden fields that say the same again."""
-    flags = [(name, "yes") for name in words.spoken if name in ALTERNATIVES]
+    flags = [(name, SAID) for name in words.spoken if name in ALTERNATIVES]
     vm = [("destination_vm_id", words.destination_vm_id)] if words.destination_vm_id else []
     return (*flags, *vm, *((f"{SNAPSHOT_FIELD}{volume}", snapshot) for volume, snapshot in words.snapshots))
 

@@ -108,7 +108,7 @@ class _Pages:
 
     async def resume_job(self, request: web.Request) -> web.Response:
         """A parked run goes on, with force where a person said so."""
-        words = replace(read_form(await request.post()), resume=True)
+        words = read_form(await request.post(), resume=True)
         job = await control.resume_job(self.deps, request.match_info["job_id"], words, actor=REQUESTED_BY)
         return _see_other(job_url(job.id))
 

@@ -18,7 +18,7 @@ from oma.http.query import invalid
 JSON_TYPES: Final = frozenset({"application/json", "application/x-www-form-urlencoded", "application/octet-stream"})
 """curl's `-d` says form, and no type at all reads as octet-stream; both are taken for the JSON that they have to be."""
 
-DIGEST: Final = re.compile(r"^[0-9a-f]{64}$")
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 LONGEST_ID: Final = 64
 RESUME_FIELDS: Final = ("force", "reason")
 
@@ -105,7 +105,7 @@ def _read_id(name: str, value: Any) -> str:
 
 
 def _read_digest(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not DIGEST.match(value):
+    if not isinstance(value, str) or not DIGEST.fullmatch(value):
         allowed = "the plan_digest of a dry run, 64 hexadecimal digits"
         raise invalid(name, f"{name} must be {allowed}.", allowed)
     return value

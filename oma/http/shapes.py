@@ -181,6 +181,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "observed": TEXTS,
             "risks": TEXTS,
             "source_powered_off": FLAG,
+            "words": {**TEXTS, "description": "What a person insists on; part of the digest, without the reason."},
             "estimate": ref("Estimate"),
         },
         optional=("estimate",),

@@ -121,6 +121,7 @@ def build_worker(settings: Settings, deps: Deps) -> Worker:
             observe_timeout_s=settings.guards.observe_timeout_s,
             busy_wait_s=settings.workflow.busy_wait_s,
             stopped_again_s=settings.guards.stopped_again_s,
+            stop_wait_s=settings.workflow.stop_wait_s,
         ),
         stop=deps.stopping,
     )

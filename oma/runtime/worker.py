@@ -12,7 +12,7 @@ from oma.domain.changes import Change, IssueOpened, JobEnded, JobReleased
 from oma.domain.errors import Code, LeaseLost, OmaError
 from oma.domain.events import Event
 from oma.domain.issues import Issue, Severity, due_time
-from oma.domain.jobs import ClaimedJob, Job, Lease
+from oma.domain.jobs import ClaimedJob, Job, Lease, build_summary
 from oma.domain.states import IssueState, JobState
 from oma.domain.verdict import of_parked
 from oma.ports import Clock, Ids, JobReader, JournalStore
@@ -175,12 +175,14 @@ class Worker:
             "code": Code.CLEANUP_FAILED.value,
             "detail": sentence,
             "issue_id": issue.id,
+            "issue_ids": [issue.id],
+            "source_powered_off": job.plan.source_powered_off,
             "guidance": list(guidance),
             **of_parked(job.plan, claimed.actions, (issue.kind,), job.id).as_json(),
         }
-        await self._write(
-            claimed.lease, (IssueOpened(issue, sentence), JobEnded(JobState.PARKED, sentence, error=error))
-        )
+        summary = build_summary(job.id, JobState.PARKED, now, error)
+        ended = JobEnded(JobState.PARKED, sentence, error=error, summary=summary)
+        await self._write(claimed.lease, (IssueOpened(issue, sentence), ended))
 
     async def _end_if_lost(self, held: _Held) -> None:
         """A job that ended by itself is no longer ours either, but its task is about to end."""

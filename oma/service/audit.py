@@ -21,11 +21,13 @@ NOT_DECIDED: Final = frozenset(
     }
 )
 """Answers that decide nothing about a VM."""
+NO_NAME: Final = "vm_name"
+"""The field of a request for what no VM can be called: nothing was decided about a VM, and it may be of any length."""
 
 
 async def audit_refusal(deps: Deps, request: CleanupRequest, error: OmaError, job_id: str | None = None) -> None:
     """One entry, and nothing else is written. Raises `database_unavailable`: what cannot be audited is not answered."""
-    if error.code in NOT_DECIDED:
+    if error.code in NOT_DECIDED or error.fields.get("field") == NO_NAME:
         return
     detail: dict[str, object] = {"detail": error.sentence, "dry_run": request.dry_run}
     if isinstance(error, Refused):

@@ -124,23 +124,19 @@ async def _submit(deps: Deps, request: CleanupRequest, idempotency_key: str | No
         problem = first_phase_problem(plan, request.phases)
         if problem is not None:
             raise OmaError(Code.INVALID_REQUEST, problem, field="phases")
-        _refuse_stale(deps, plan, request)
+        refuse_stale(deps, plan, request)
         try:
             job = await deps.journal.queue_job(_queued(deps, plan, request, idempotency_key))
         except ConcurrentChange:
             continue
         deps.wake.set()
         return job
-    raise Refused(
-        (
-            Refusal(
-                Code.OPERATION_IN_PROGRESS,
-                f"The status of {request.vm_name} keeps changing; somebody else works on this VM.",
-                "Find out who writes vm_replication_contexts.current_status, then ask again.",
-            ),
-        ),
-        vm_name=request.vm_name,
+    refusal = Refusal(
+        Code.OPERATION_IN_PROGRESS,
+        f"The status of {request.vm_name} keeps changing; somebody else works on this VM.",
+        "Find out who writes vm_replication_contexts.current_status, then ask again.",
     )
+    raise build_refused_plan(plan, (refusal,))
 
 
 async def _plan_when_settled(deps: Deps, request: CleanupRequest, wait_until: float) -> Plan:
@@ -221,7 +217,8 @@ def _refuse_if_occupied(records: VmRecords) -> None:
         )
 
 
-def _refuse_stale(deps: Deps, plan: Plan, request: CleanupRequest) -> None:
+def refuse_stale(deps: Deps, plan: Plan, request: CleanupRequest) -> None:
+    """Raises `Refused` `plan_stale` where another plan was confirmed, saying what changed."""
     expected = request.expect_plan
     if expected is not None and expected != plan.digest:
         raise build_refused_plan(plan, (stale_refusal(expected, deps.shown.find(expected), plan),))

@@ -23,6 +23,7 @@ async def resume_job(
     job = await get_job(deps, job_id)
     asked = CleanupRequest(job.vm_name, context_id=job.context_id, requested_by=actor, words=words)
     try:
+        await _refuse_key_of_a_run(deps, idempotency_key)
         return await _resume(deps, job, asked, idempotency_key)
     except OmaError as error:
         await audit_refusal(deps, asked, error, job.id)
@@ -55,6 +56,17 @@ async def _last_resumed(deps: Deps, context_id: str, idempotency_key: str | None
         return None
     found = await deps.jobs.find_job_resumed_by(context_id, idempotency_key)
     return None if found is None else found.id
+
+
+async def _refuse_key_of_a_run(deps: Deps, idempotency_key: str | None) -> None:
+    """A key that began a run is not for resuming one."""
+    found = await deps.jobs.find_job_by_key(idempotency_key) if idempotency_key is not None else None
+    if found is not None:
+        raise OmaError(
+            Code.IDEMPOTENCY_KEY_REUSED,
+            f"The idempotency key began the run {found[0].id}; choose a new key for resuming one.",
+            job_id=found[0].id,
+        )
 
 
 async def _resume(deps: Deps, job: Job, asked: CleanupRequest, idempotency_key: str | None) -> Job:

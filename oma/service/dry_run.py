@@ -9,7 +9,7 @@ from oma.domain.estimate import Estimate
 from oma.domain.jobs import CleanupRequest
 from oma.domain.plan import Plan
 from oma.service.audit import audit_dry_run, audit_refusal
-from oma.service.cleanup import plan_cleanup
+from oma.service.cleanup import plan_cleanup, refuse_stale
 from oma.service.deps import Deps
 from oma.workflow.estimate import build_estimate, measure_medians
 from oma.workflow.planning import first_phase_problem
@@ -37,5 +37,6 @@ async def _dry_run(deps: Deps, request: CleanupRequest) -> DryRun:
     problem = first_phase_problem(plan, request.phases)
     if problem is not None:
         raise OmaError(Code.INVALID_REQUEST, problem, field="phases")
+    refuse_stale(deps, plan, request)
     medians = measure_medians(await deps.jobs.list_timed_actions())
     return DryRun(plan, build_estimate(plan, medians, request.phases))

@@ -23,12 +23,16 @@ MOOT_SENTENCE = "No destroyed VM holds a volume of this VM any more."
 async def settle_world_issues(
     deps: Deps, evidence: Evidence, refusals: Sequence[Refusal], *, dry_run: bool
 ) -> tuple[str, ...]:
-    """Opens what the refusals found, closes what is moot; returns the ids of the open ones."""
+    """Opens what the refusals found, closes what is moot; returns the ids of the open ones.
+
+    Nothing is moot while CloudStack does not list one of the volumes: it may have gone with the VM that held it.
+    """
     if dry_run:
         return evidence.records.world_issue_ids
     found = build_world_issues(evidence, refusals, deps.clock, deps.ids)
     opened = await deps.journal.open_world_issues(found, deps.clock.now()) if found else ()
-    if evidence.records.world_issue_ids and not evidence.unanswered:
+    all_listed = all(isinstance(facts.cloud, CloudVolume) for facts in evidence.volumes)
+    if evidence.records.world_issue_ids and not evidence.unanswered and all_listed:
         await deps.journal.close_world_issues(
             evidence.records.context.context_id,
             [issue.cause for issue in found],

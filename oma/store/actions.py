@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, insert, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_actions, oma_jobs
@@ -14,6 +14,7 @@ from oma.domain.actions import Action, ActionKind, Target
 from oma.domain.errors import ConcurrentChange
 from oma.domain.forcing import is_passable
 from oma.domain.states import ACTION_TRANSITIONS, ActionState, JobState, Phase
+from oma.store import jobs
 from oma.store.batches import group
 
 TIMED_JOBS: Final = 20
@@ -30,27 +31,12 @@ def list_proven(connection: Connection, context_ids: Iterable[str]) -> dict[str,
     wanted = sorted(set(context_ids))
     if not wanted:
         return {}
-    jobs = oma_jobs.c
-    ended_well = and_(jobs.context_id.in_(wanted), jobs.state == JobState.COMPLETED.value)
-    complete = (
-        select(jobs.context_id, func.max(jobs.created_at).label("last"))
-        .where(and_(ended_well, jobs.partial.is_(False)))
-        .group_by(jobs.context_id)
-        .subquery("complete")
-    )
+    partial = jobs.select_partial(wanted).subquery("partial")
     query = (
-        select(jobs.context_id, oma_actions)
-        .join_from(oma_jobs, oma_actions, oma_actions.c.job_id == jobs.id)
-        .outerjoin(complete, complete.c.context_id == jobs.context_id)
-        .where(
-            and_(
-                ended_well,
-                jobs.partial.is_(True),
-                or_(complete.c.last.is_(None), jobs.created_at > complete.c.last),
-                oma_actions.c.state == ActionState.EXECUTED.value,
-            )
-        )
-        .order_by(jobs.created_at, jobs.id, oma_actions.c.seq, oma_actions.c.id)
+        select(partial.c.context_id, oma_actions)
+        .join_from(partial, oma_actions, oma_actions.c.job_id == partial.c.id)
+        .where(oma_actions.c.state == ActionState.EXECUTED.value)
+        .order_by(partial.c.created_at, partial.c.id, oma_actions.c.seq, oma_actions.c.id)
     )
     rows = connection.execute(query).mappings()
     grouped = group(((row["context_id"], build_action(row)) for row in rows), lambda pair: str(pair[0]))
@@ -59,11 +45,11 @@ def list_proven(connection: Connection, context_ids: Iterable[str]) -> dict[str,
 
 def list_timed(connection: Connection) -> list[Action]:
     """EXECUTED actions of the newest completed runs, with their times and targets only."""
-    jobs, table = oma_jobs.c, oma_actions.c
+    done, table = oma_jobs.c, oma_actions.c
     newest = (
-        select(jobs.id)
-        .where(jobs.state == JobState.COMPLETED.value)
-        .order_by(jobs.created_at.desc(), jobs.id.desc())
+        select(done.id)
+        .where(done.state == JobState.COMPLETED.value)
+        .order_by(done.created_at.desc(), done.id.desc())
         .limit(TIMED_JOBS)
         .subquery("newest")
     )

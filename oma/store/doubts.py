@@ -26,6 +26,8 @@ class Doubts:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._found: dict[str, list[DoubtfulTime]] = {}
+        self._selected: set[str] = set()
+        """Labels that `also` gave out: a row that lacks one would be asked for it in vain, slowly."""
         self.now = read_clock(connection)
         """The database's own clock."""
 
@@ -34,12 +36,16 @@ class Doubts:
         for column in columns:
             meanings = read_meanings(self._connection, column)
             if meanings is not None:
-                yield meanings.label(f"{_name(column)}{SUFFIX}")
+                label = f"{_name(column)}{SUFFIX}"
+                self._selected.add(label)
+                yield meanings.label(label)
 
     def note(self, owner: str | None, table: str, row: RowMapping, row_id: object, *names: str) -> None:
         """Looks at the row's times of these names."""
         for name in names:
-            found = self._judge(table, str(row_id), name, row[name], row.get(f"{name}{SUFFIX}"))
+            label = f"{name}{SUFFIX}"
+            meanings = row.get(label) if label in self._selected else None
+            found = self._judge(table, str(row_id), name, row[name], meanings)
             if found is not None:
                 self._found.setdefault(owner or "", []).append(found)
 

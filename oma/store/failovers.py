@@ -28,10 +28,14 @@ TIMES = ("created_at", "started_at", "updated_at", "completed_at")
 
 
 def list_failovers(connection: Connection, context_ids: Iterable[str], doubts: Doubts) -> list[FailoverRecord]:
-    """Newest first; `doubts` gets those of their times, by context."""
+    """Newest first; `doubts` gets those of their times, by context.
+
+    The order is that of their ids: a `created_at` in an hour that clocks repeat, or from a clock that was once ahead,
+    would put an older failover in front, some of them for ever.
+    """
     table = failover_jobs.c
-    order = (table.created_at.desc(), table.id.desc())
-    place = func.row_number().over(partition_by=table.vm_context_id, order_by=order).label("place")
+    newest = table.id.desc()
+    place = func.row_number().over(partition_by=table.vm_context_id, order_by=newest).label("place")
     wanted = sorted(set(context_ids))
     if not wanted:
         return []
@@ -55,7 +59,7 @@ def list_failovers(connection: Connection, context_ids: Iterable[str], doubts: D
         )
         .join_from(failover_jobs, ranked, table.id == ranked.c.id)
         .where(or_(ranked.c.place <= NEWEST_KEPT, _is_open()))
-        .order_by(*order)
+        .order_by(newest)
     )
     rows = connection.execute(query).mappings().all()
     for row in rows:

@@ -15,14 +15,18 @@ from oma.domain.states import IssueState
 from oma.store.batches import rows_for
 
 
-def list_open(connection: Connection, *, job_id: str | None = None, context_id: str | None = None) -> list[Issue]:
-    """Oldest first."""
+def list_open(
+    connection: Connection, *, job_id: str | None = None, context_id: str | None = None, locked: bool = False
+) -> list[Issue]:
+    """Oldest first. `locked`: as they stand now, and none changes before the commit."""
     table = oma_issues.c
     query = select(oma_issues).where(table.state == IssueState.OPEN.value).order_by(table.opened_at, table.id)
     if job_id is not None:
         query = query.where(table.job_id == job_id)
     if context_id is not None:
         query = query.where(table.context_id == context_id)
+    if locked:
+        query = query.with_for_update()
     return [build_issue(row) for row in connection.execute(query).mappings()]
 
 

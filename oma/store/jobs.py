@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Select, and_, func, or_, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_jobs
@@ -19,6 +20,8 @@ from oma.store.cursors import build_page, decode_cursor, decode_time, encode_cur
 LIST_NAME = "jobs"
 RESUMED_BY = "resumed_by_key"
 """In a job's stored request: the key of the call that resumed it last, so that the same call resumes it once."""
+RESUMED_WITH = "resumed_with"
+"""Beside it: the words of that call."""
 BAD_ENDS = (JobState.FAILED.value, JobState.PARKED.value)
 ENDS = (*BAD_ENDS, JobState.COMPLETED.value, JobState.CANCELLED.value)
 
@@ -95,6 +98,29 @@ def list_failed_last(connection: Connection, context_ids: Iterable[str]) -> froz
     )
     query = select(ranked.c.context_id, ranked.c.state).where(ranked.c.place == 1)
     return frozenset(row.context_id for row in connection.execute(query) if row.state in BAD_ENDS)
+
+
+def select_partial(context_ids: Sequence[str]) -> Select[tuple[str, str, datetime]]:
+    """Id, context and time of the partial runs of these VMs since the last complete one of each."""
+    table = oma_jobs.c
+    ended_well = and_(table.context_id.in_(context_ids), table.state == JobState.COMPLETED.value)
+    complete = (
+        select(table.context_id, func.max(table.created_at).label("last"))
+        .where(and_(ended_well, table.partial.is_(False)))
+        .group_by(table.context_id)
+        .subquery("complete")
+    )
+    return (
+        select(table.id, table.context_id, table.created_at)
+        .outerjoin(complete, complete.c.context_id == table.context_id)
+        .where(
+            and_(
+                ended_well,
+                table.partial.is_(True),
+                or_(complete.c.last.is_(None), table.created_at > complete.c.last),
+            )
+        )
+    )
 
 
 def count_active(connection: Connection) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import insert, select
@@ -9,6 +10,8 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_leaks
 from oma.domain.leaks import Leak, LeakKind, LeakState
+from oma.store import jobs
+from oma.store.batches import group
 
 
 def track_leak(connection: Connection, leak: Leak, at: datetime) -> None:
@@ -38,6 +41,22 @@ def list_leaks(connection: Connection, *, context_id: str | None = None, job_id:
     if job_id is not None:
         query = query.where(table.job_id == job_id)
     return [build_leak(row) for row in connection.execute(query).mappings()]
+
+
+def list_of_partial_runs(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Leak]]:
+    """Context → the open leaks of its partial runs since its last complete one, oldest first."""
+    wanted = sorted(set(context_ids))
+    if not wanted:
+        return {}
+    table, partial = oma_leaks.c, jobs.select_partial(wanted).subquery("partial")
+    query = (
+        select(oma_leaks)
+        .join_from(partial, oma_leaks, table.job_id == partial.c.id)
+        .where(table.state == LeakState.OPEN.value)
+        .order_by(table.since, table.id)
+    )
+    found = [build_leak(row) for row in connection.execute(query).mappings()]
+    return group(found, lambda leak: leak.context_id)
 
 
 def build_leak(row: RowMapping) -> Leak:

@@ -99,6 +99,7 @@ def _refuse_open_issue(connection: Connection, queued: JobQueued) -> None:
         vm_name=queued.plan.vm_name,
         job_id=job_id,
         issue_ids=[issue_id for _context, issue_id, _job in found],
+        next=f"Read the issue's guidance: oma jobs show {job_id}" if job_id else "Read the issue's guidance.",
     )
 
 
@@ -118,12 +119,14 @@ def _refuse_active_job(connection: Connection, queued: JobQueued) -> None:
 
 def _occupied(queued: JobQueued, job_id: str | None, holder: str | None) -> OmaError:
     follow = f"; follow it with: oma jobs follow {job_id}" if job_id else "."
+    look = f"Follow it: oma jobs follow {job_id}" if job_id else "See which run it is: oma jobs list"
     return OmaError(
         Code.CLEANUP_IN_PROGRESS,
         f"Another clean-up holds {queued.plan.vm_name} or one of its volumes{follow}",
         vm_name=queued.plan.vm_name,
         job_id=job_id,
         holder=holder,
+        next=look,
     )
 
 

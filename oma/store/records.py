@@ -9,7 +9,19 @@ from sqlalchemy.engine import Connection
 from oma.domain.errors import Code, OmaError
 from oma.domain.records import VmContext, VmRecords
 from oma.ports import ContextFilter, Page
-from oma.store import actions, change_ids, contexts, failovers, foreign_joblog, issues, jobs, replications, volumes
+from oma.store import (
+    actions,
+    change_ids,
+    contexts,
+    failovers,
+    foreign_joblog,
+    issues,
+    jobs,
+    leaks,
+    replications,
+    rivals,
+    volumes,
+)
 from oma.store.batches import flatten, group
 from oma.store.doubts import Doubts
 
@@ -29,11 +41,11 @@ def list_records_of(connection: Connection, context_ids: Sequence[str]) -> list[
 
 def list_records(connection: Connection, where: ContextFilter, limit: int, cursor: str | None) -> Page[VmRecords]:
     page = contexts.list_contexts(connection, where, limit, cursor)
-    return Page(tuple(read_records(connection, page.items)), page.next_cursor)
+    return Page(tuple(read_records(connection, page.items, for_a_run=False)), page.next_cursor)
 
 
-def read_records(connection: Connection, wanted: Sequence[VmContext]) -> list[VmRecords]:
-    """In the order of the contexts, all from one transaction."""
+def read_records(connection: Connection, wanted: Sequence[VmContext], *, for_a_run: bool = True) -> list[VmRecords]:
+    """In the order of the contexts, all from one transaction. What only a run asks for is left out of lists."""
     ids = [context.context_id for context in wanted]
     if not ids:
         return []
@@ -51,6 +63,8 @@ def read_records(connection: Connection, wanted: Sequence[VmContext]) -> list[Vm
     volumes_of = group(all_volumes, lambda volume: volume.context_id)
     disks_of = group(volumes.list_disks(connection, ids), lambda disk: disk.context_id)
     failovers_of = group(all_failovers, lambda failover: failover.context_id)
+    others = rivals.list_rivals(connection, all_failovers) if for_a_run else ()
+    rivals_of = group(others, lambda pair: pair[0])
     all_replications = replications.list_replications(connection, ids, doubts)
     replications_of = group(all_replications, lambda pair: pair[0])
     context_of = {replication.id: context_id for context_id, replication in all_replications}
@@ -61,6 +75,7 @@ def read_records(connection: Connection, wanted: Sequence[VmContext]) -> list[Vm
     active_of = jobs.find_active(connection, ids)
     failed_last = jobs.list_failed_last(connection, ids)
     proven_of = actions.list_proven(connection, ids)
+    leaks_of = leaks.list_of_partial_runs(connection, ids)
     configs = replications.list_configs(connection)
     records = []
     for context in wanted:
@@ -84,12 +99,14 @@ def read_records(connection: Connection, wanted: Sequence[VmContext]) -> list[Vm
                 active_job_id=active_job_id,
                 active_job_holder=holder,
                 proven=tuple(proven_of.get(key, ())),
+                partial_leaks=tuple(leaks_of.get(key, ())),
                 read_at=doubts.now,
                 change_ids=tuple(change_id for _context, change_id in change_ids_of.get(key, ())),
                 doubtful_times=doubts.of(key),
                 last_run_failed=key in failed_last,
                 running_jobs=tuple(job for _context, job in running_of.get(key, ())),
                 world_issue_ids=tuple(issue_id for _context, issue_id in world_issues_of.get(key, ())),
+                rivals=tuple(rival for _context, rival in rivals_of.get(key, ())),
             )
         )
     return records

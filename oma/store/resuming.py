@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
 from sqlalchemy import and_, select, update
 from sqlalchemy.engine import Connection, RowMapping
@@ -16,6 +17,7 @@ from oma.domain.forcing import is_forcible
 from oma.domain.issues import FORCED, Issue
 from oma.domain.jobs import Job
 from oma.domain.states import JobState, Phase
+from oma.domain.verdict import forced_resume_command
 from oma.store import actions, audit, contexts, issues, joblog, jobs
 from oma.store.events import Draft, record_events
 
@@ -30,9 +32,10 @@ def resume_job(connection: Connection, resumed: JobResumed) -> tuple[Job, list[E
         raise OmaError(Code.JOB_NOT_FOUND, f"No job has the id {resumed.job_id!r}.", job_id=resumed.job_id)
     contexts.lock_context(connection, context_id)
     row = connection.execute(select(oma_jobs).where(oma_jobs.c.id == resumed.job_id).with_for_update()).mappings().one()
-    if row["state"] != JobState.PARKED.value:
-        _refuse_state(row, resumed)
+    if _is_same_call(row, resumed):
         return jobs.build_job(row), []
+    if row["state"] != JobState.PARKED.value:
+        _refuse_state(row)
     passed = _settle_issues(connection, row, resumed)
     _requeue(connection, row, resumed)
     released = actions.release_failed(connection, row["id"], resumed.at)
@@ -56,11 +59,24 @@ def resume_job(connection: Connection, resumed: JobResumed) -> tuple[Job, list[E
     return job, events
 
 
-def _refuse_state(row: RowMapping, resumed: JobResumed) -> None:
-    """Returns only where this very call resumed the job before."""
-    key = resumed.idempotency_key
-    if key is not None and row["request"].get(jobs.RESUMED_BY) == key:
-        return
+def _is_same_call(row: RowMapping, resumed: JobResumed) -> bool:
+    """Whether this very call resumed the job before; however it stands now, also parked again, that is its answer.
+
+    Raises `idempotency_key_reused` where the words are others.
+    """
+    key, words = resumed.idempotency_key, row["request"].get(jobs.RESUMED_WITH)
+    if key is None or row["request"].get(jobs.RESUMED_BY) != key:
+        return False
+    if words is not None and words != resumed.words.as_json():
+        raise OmaError(
+            Code.IDEMPOTENCY_KEY_REUSED,
+            f"The idempotency key was used for another resume of the job {row['id']}; choose a new key for this one.",
+            job_id=row["id"],
+        )
+    return True
+
+
+def _refuse_state(row: RowMapping) -> NoReturn:
     job_id, state = row["id"], row["state"]
     if state in (JobState.QUEUED.value, JobState.RUNNING.value):
         raise OmaError(
@@ -70,6 +86,7 @@ def _refuse_state(row: RowMapping, resumed: JobResumed) -> None:
             vm_name=row["vm_name"],
             job_id=job_id,
             holder=row["lease_owner"] or state,
+            next=f"Follow it: oma jobs follow {job_id}",
         )
     raise OmaError(
         Code.INVALID_REQUEST,
@@ -85,14 +102,16 @@ def _settle_issues(connection: Connection, row: RowMapping, resumed: JobResumed)
     """Those that `force` passes, now resolved; raises `needs_resolution` where any other is open."""
     open_ids = issues.list_open_ids(connection, [row["context_id"]], locked=True)
     blocking = {issue_id for _context, issue_id, _job in open_ids}
-    listed = issues.list_open(connection, context_id=row["context_id"])
+    listed = issues.list_open(connection, context_id=row["context_id"], locked=True)
     open_issues = [issue for issue in listed if issue.id in blocking or issue.job_id == row["id"]]
     own = [issue for issue in open_issues if issue.job_id == row["id"]]
     passed = [issue for issue in own if is_forcible(issue)] if resumed.words.force else []
     left = [issue for issue in open_issues if issue not in passed]
     if left:
-        forcible = all(is_forcible(issue) for issue in left)
+        forcible = all(issue in own and is_forcible(issue) for issue in left)
         more = "force with a reason passes it as a tracked leak" if forcible else "force does not pass it"
+        read = f"Read the issue's guidance: oma jobs show {left[0].job_id or row['id']}"
+        force = f"Pass it by force: {forced_resume_command(row['vm_name'], row['context_id'])}"
         raise OmaError(
             Code.NEEDS_RESOLUTION,
             f"{row['vm_name']} has an open issue that a person has to settle first ({left[0].title}); {more}.",
@@ -100,7 +119,7 @@ def _settle_issues(connection: Connection, row: RowMapping, resumed: JobResumed)
             job_id=row["id"],
             issue_ids=[issue.id for issue in left],
             guidance=list(left[0].guidance),
-            next=f"Read the issue's guidance: oma jobs show {row['id']}",
+            next=force if forcible else read,
         )
     for issue in passed:
         connection.execute(
@@ -123,8 +142,12 @@ def _requeue(connection: Connection, row: RowMapping, resumed: JobResumed) -> No
     request = dict(row["request"])
     words = audit.words_of(request)
     if resumed.words.force:
-        words = replace(words, force=True, reason=resumed.words.reason)
-    request |= {"words": words.as_json(), jobs.RESUMED_BY: resumed.idempotency_key}
+        words = words.with_force(resumed.words.reason)
+    request |= {
+        "words": words.as_json(),
+        jobs.RESUMED_BY: resumed.idempotency_key,
+        jobs.RESUMED_WITH: resumed.words.as_json(),
+    }
     connection.execute(
         update(oma_jobs)
         .where(oma_jobs.c.id == row["id"])

@@ -14,10 +14,11 @@ from typing import Final
 from oma.domain.actions import Action, ActionKind, PlannedAction, Upstream
 from oma.domain.changes import ActionEnded, ActionSent, ActionSkipped, ActionStarted
 from oma.domain.errors import Code
+from oma.domain.forcing import kept_evidence
 from oma.domain.states import ActionState
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from oma.workflow.drivers import DRIVERS, Driver, expiry
-from oma.workflow.forcing import FORCED, LEAK, build_forced_stop, find_passage
+from oma.workflow.forcing import LEAK, build_forced_stop, find_passage
 from oma.workflow.look import Verdict, settle
 from oma.workflow.retry import build_sending_policy
 from oma.workflow.run import Failure, Parked, Run, Stopped, code_of
@@ -26,6 +27,8 @@ NEVER_ARRIVED: Final = frozenset({Fault.NOT_SENT, Fault.REFUSED})
 CLOUD_KINDS: Final = frozenset(
     {ActionKind.STOP_VM, ActionKind.REVERT_SNAPSHOT, ActionKind.DELETE_SNAPSHOT, ActionKind.DESTROY_VM}
 )
+Sent = tuple[Action, RemoteOutcome | None]
+"""What was sent, and its outcome where that is known already."""
 
 
 async def perform(
@@ -99,33 +102,37 @@ class _Crew:
         async with self._turn:
             begun = run.find_action(planned)
             if begun is not None and begun.state is ActionState.STARTED:
-                if begun.remote_id is None and self._ask_first is not None:
-                    # It may not have been sent, and would be now.
-                    await self._ask_first(planned)
-                action, outcome = await _take_up(run, driver, begun)
+                action, outcome = await self._take_up(driver, planned, begun)
             else:
                 self._stop_where_nothing_new_begins()
                 if self._ask_first is not None:
                     await self._ask_first(planned)
                     self._stop_where_nothing_new_begins()
                 action, outcome = await _begin(run, driver, planned)
-        if outcome is None:
-            outcome = await _follow(run, driver, action)
-        await _conclude(run, driver, action, outcome)
+        await _conclude(run, driver, action, outcome or await _follow(run, driver, action))
+
+    async def _take_up(self, driver: Driver, planned: PlannedAction, begun: Action) -> Sent:
+        """What was sent is followed, whatever has happened since; only what would be sent now is asked for first."""
+        action = await _find_sent(self._run, driver, begun)
+        if action.remote_id is not None:
+            return action, None
+        if self._ask_first is not None:
+            await self._ask_first(planned)
+        return await _send(self._run, driver, action)
 
     def _stop_where_nothing_new_begins(self) -> None:
         if self._failed or self._run.overdue or self._run.tools.stop.is_set():
             raise Stopped
 
 
-async def _begin(run: Run, driver: Driver, planned: PlannedAction) -> tuple[Action, RemoteOutcome | None]:
+async def _begin(run: Run, driver: Driver, planned: PlannedAction) -> Sent:
     action = replace(run.new_action(planned), expires_at=expiry(run))
     await run.journal.write(ActionStarted(action, planned.sentence))
     run.remember(action)
     return await _send(run, driver, action)
 
 
-async def _send(run: Run, driver: Driver, action: Action) -> tuple[Action, RemoteOutcome | None]:
+async def _send(run: Run, driver: Driver, action: Action) -> Sent:
     """Sends the call; a lost answer is looked for by the call's own id."""
     try:
         remote_id: str = await build_sending_policy(run.tools.clock)(driver.submit, run, action)
@@ -143,10 +150,10 @@ async def _send(run: Run, driver: Driver, action: Action) -> tuple[Action, Remot
     return action, None
 
 
-async def _take_up(run: Run, driver: Driver, action: Action) -> tuple[Action, RemoteOutcome | None]:
-    """Goes on with an action whose intent was journaled by an earlier process."""
+async def _find_sent(run: Run, driver: Driver, action: Action) -> Action:
+    """With its remote id where an earlier process sent it; raises `Parked` where nobody can tell, or it must not go."""
     if action.remote_id is not None:
-        return action, None
+        return action
     try:
         found = await driver.probe(run, action)
     except UpstreamError as error:
@@ -154,11 +161,11 @@ async def _take_up(run: Run, driver: Driver, action: Action) -> tuple[Action, Re
     if found.status is not RemoteStatus.ABSENT:
         action = run.remember(action.with_remote_id(action.request_id, run.tools.clock.now()))
         await run.journal.write(ActionSent(action.id, action.request_id, "Found again after a restart by its own id."))
-        return action, None
+        return action
     if action.kind in CLOUD_KINDS:
         sentence = "It was about to be sent when the daemon stopped; CloudStack does not know its id."
         raise await _fail(run, action, Code.CLEANUP_FAILED, sentence, None)
-    return await _send(run, driver, action)
+    return action
 
 
 async def _look_for(run: Run, driver: Driver, action: Action, lost: UpstreamError) -> None:
@@ -202,7 +209,7 @@ async def _conclude(run: Run, driver: Driver, action: Action, outcome: RemoteOut
         await _stop_by_force(run, driver, failed, replace(forced, expires_at=expiry(run)))
         return
     state = passage.state if passage else ActionState.EXECUTED
-    evidence = {**_kept(action), **verdict.evidence, **_answer(outcome)}
+    evidence = {**kept_evidence(action), **verdict.evidence, **_answer(outcome)}
     if passage is not None:
         evidence[LEAK] = passage.leak.as_json()
     ended = ActionEnded(action.id, state, verdict.sentence, evidence)
@@ -218,14 +225,7 @@ async def _stop_by_force(run: Run, driver: Driver, failed: ActionEnded, forced: 
     await run.journal.write(failed, ActionStarted(forced, forced.sentence))
     run.remember(forced)
     action, outcome = await _send(run, driver, forced)
-    if outcome is None:
-        outcome = await _follow(run, driver, action)
-    await _conclude(run, driver, action, outcome)
-
-
-def _kept(action: Action) -> dict[str, object]:
-    """What an action's evidence said from its start, which its end must not lose."""
-    return {key: action.evidence[key] for key in (FORCED, "unforced", "host") if key in action.evidence}
+    await _conclude(run, driver, action, outcome or await _follow(run, driver, action))
 
 
 def _patience_s(run: Run, action: Action, outcome: RemoteOutcome) -> float:
@@ -248,7 +248,7 @@ def _not_proven(action: Action, outcome: RemoteOutcome, verdict: Verdict) -> tup
         unknown=outcome.status is not RemoteStatus.REFUSED,
         evidence=verdict.evidence,
     )
-    evidence = {**_kept(action), **verdict.evidence}
+    evidence = {**kept_evidence(action), **verdict.evidence}
     return ActionEnded(action.id, ActionState.EXECUTION_FAILED, sentence, evidence, _error(failure)), failure
 
 
@@ -258,7 +258,8 @@ async def _fail(run: Run, action: Action, code: Code, sentence: str, error: Upst
     failure = Failure(
         code, full, action.phase, action, upstream, unknown=error is None or error.fault not in NEVER_ARRIVED
     )
-    await run.journal.write(ActionEnded(action.id, ActionState.EXECUTION_FAILED, full, {}, _error(failure)))
+    kept = kept_evidence(action)
+    await run.journal.write(ActionEnded(action.id, ActionState.EXECUTION_FAILED, full, kept, _error(failure)))
     run.mark(action, ActionState.EXECUTION_FAILED, full)
     return Parked([failure])
 

@@ -23,8 +23,9 @@ from oma.ports import Fault, UpstreamError
 from oma.workflow.holding import how_to_let_go, name_holders, unread_words
 from oma.workflow.life import is_recently_touched
 from oma.workflow.look import ask
-from oma.workflow.replicated import change_ids_since, replicated_since
+from oma.workflow.replicated import change_ids_since, made_at, replicated_since
 from oma.workflow.run import Failure, Parked, Run
+from oma.workflow.since import to_the_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class Others:
     """What others do to the VM, by questions asked after this look began."""
 
     records: VmRecords
-    holders: Mapping[str, DeviceHolders | Unanswered]
-    """Of the plan's volumes whose device the OMA shows."""
+    holders: Mapping[str, DeviceHolders | Unanswered | None]
+    """Of the plan's volumes whose device the OMA shows; None: the device came or went while it was looked at."""
     at: datetime
 
 
@@ -45,8 +46,7 @@ async def look_for_others(run: Run) -> Others:
     scan = await ask(run, tools.volumes.scan_devices)
     shown = [volume.volume_id for volume in run.plan.volumes if scan.shows(volume.volume_id)]
     answers = await asyncio.gather(*(_holders(run, volume_id) for volume_id in shown))
-    told = {volume_id: answer for volume_id, answer in zip(shown, answers, strict=True) if answer is not None}
-    return Others(records, told, at)
+    return Others(records, dict(zip(shown, answers, strict=True)), at)
 
 
 async def refuse_detach(run: Run, planned: PlannedAction) -> None:
@@ -75,7 +75,7 @@ async def problems_before_revert(run: Run, records: VmRecords, snapshots: Sequen
     its change id. A status or a failover of somebody else's counts because then the VM is no longer ours.
     """
     others = await look_for_others(run)
-    made = [(one.volume_id, one.created) for one in snapshots if one.volume_id and one.created is not None]
+    made = [(one.volume_id, at) for one in snapshots if one.volume_id and (at := made_at(records, one)) is not None]
     since = dict.fromkeys(sentence for volume_id, at in made for sentence in replicated_since(records, volume_id, at))
     alive = list(_alive(run, others, Phase.SNAPSHOTS))
     failures = [*_status_problems(run, others, Phase.SNAPSHOTS), *alive]
@@ -169,18 +169,25 @@ def _alive(run: Run, others: Others, phase: Phase, *, scan_matters: bool = False
             yield _failure(phase, Code.OPERATION_IN_PROGRESS, sentence, _row(replication))
     if still_open or scan_matters:
         for volume_id, answer in others.holders.items():
-            if not isinstance(answer, DeviceHolders) or not answer.complete:
-                name = run.plan.get_volume(volume_id).name
-                sentence = (
-                    f"Who holds the device of {name} on the OMA can't be told: {unread_words(answer)}; nothing more "
-                    "is sent."
-                )
-                yield _failure(phase, Code.STATE_UNKNOWN, sentence, _evidence(volume_id, answer))
+            # A device that is gone by now has no client; the run itself may have detached it.
+            if isinstance(answer, Unanswered) or (answer is not None and not answer.complete):
+                yield _untold(run, phase, volume_id, answer)
+
+
+def _untold(run: Run, phase: Phase, volume_id: str, answer: DeviceHolders | Unanswered | None) -> Failure:
+    sentence = (
+        f"Who holds the device of {run.plan.get_volume(volume_id).name} on the OMA can't be told: "
+        f"{unread_words(answer)}; nothing more is sent."
+    )
+    return _failure(phase, Code.STATE_UNKNOWN, sentence, _evidence(volume_id, answer))
 
 
 def _held(run: Run, others: Others, planned: PlannedAction) -> Iterator[Failure]:
     """Nobody holds the device that is about to go; its clients have been told of as a replication."""
-    answer = others.holders.get(planned.target.get_volume_id())
+    volume_id = planned.target.get_volume_id()
+    answer = others.holders.get(volume_id)
+    if answer is None and volume_id in others.holders:
+        yield _untold(run, Phase.DETACH, volume_id, answer)
     if not isinstance(answer, DeviceHolders):
         return
     holders = [one for one in answer.holders if one not in answer.clients]
@@ -196,10 +203,10 @@ def _held(run: Run, others: Others, planned: PlannedAction) -> Iterator[Failure]
 
 def _begun_meanwhile(run: Run, others: Others) -> Iterator[tuple[ReplicationRecord, str]]:
     """Replications that started or ended after this run was asked for: they may have written over what was reverted."""
-    since = run.job.created_at
+    since = to_the_second(run.job.created_at)
     for replication in others.records.replications:
         for verb, at in (("started", replication.started_at), ("ended", replication.completed_at)):
-            if at is not None and at > since:
+            if at is not None and at >= since:
                 yield replication, f"Replication {replication.id} {verb} at {_time(at)}, during this run."
                 break
 
@@ -207,7 +214,8 @@ def _begun_meanwhile(run: Run, others: Others) -> Iterator[tuple[ReplicationReco
 def _change_ids_meanwhile(run: Run, others: Others) -> list[str]:
     """Sentences about change ids that were stored for a reverted volume after this run was asked for."""
     reverted = [one.target.get_volume_id() for one in run.planned(Phase.SNAPSHOTS, ActionKind.REVERT_SNAPSHOT)]
-    found = (change_ids_since(others.records, volume_id, run.job.created_at) for volume_id in reverted)
+    since = to_the_second(run.job.created_at)
+    found = (change_ids_since(others.records, volume_id, since) for volume_id in reverted)
     return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))
 
 
@@ -223,9 +231,9 @@ def _time(at: datetime | None) -> str | None:
     return at.isoformat(timespec="seconds") if at else None
 
 
-def _evidence(volume_id: str, answer: DeviceHolders | Unanswered) -> dict[str, Any]:
-    if isinstance(answer, Unanswered):
-        return {"volume_id": volume_id, "answer": answer.as_json()}
+def _evidence(volume_id: str, answer: DeviceHolders | Unanswered | None) -> dict[str, Any]:
+    if not isinstance(answer, DeviceHolders):
+        return {"volume_id": volume_id, "answer": answer.as_json() if answer else None}
     return {
         "volume_id": volume_id,
         "holders": [one.as_json() for one in answer.holders],

@@ -6,6 +6,7 @@ job's success; for every other kind the world's own state counts, whatever the j
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,9 +15,10 @@ from typing import Final
 from oma.domain.actions import Action, ActionKind
 from oma.domain.changes import ActionOverdue
 from oma.domain.errors import Code
+from oma.domain.forcing import FORCED
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from oma.workflow.ending import follow_end, judge_ended, probe_end, submit_end
-from oma.workflow.forcing import FORCED, export_words
+from oma.workflow.forcing import export_words
 from oma.workflow.look import LONGEST_PAUSE_S, Verdict, look_at, until_stopped
 from oma.workflow.run import Run
 
@@ -41,6 +43,19 @@ def expiry(run: Run) -> datetime:
 
 async def _follow_cloud_job(run: Run, action: Action) -> RemoteOutcome:
     return await until_stopped(run, run.tools.cloud.wait_job(_remote_id(action)))
+
+
+async def _follow_stop(run: Run, action: Action) -> RemoteOutcome:
+    """For `stop_wait_s` at most; a job that has not ended by then is told as it is, PENDING."""
+    job = asyncio.ensure_future(run.tools.cloud.wait_job(_remote_id(action)))
+    patience = asyncio.ensure_future(run.tools.clock.sleep(run.tools.figures.stop_wait_s))
+    try:
+        await until_stopped(run, asyncio.wait({job, patience}, return_when=asyncio.FIRST_COMPLETED))
+        return job.result() if job.done() else RemoteOutcome(RemoteStatus.PENDING)
+    finally:
+        for one in (job, patience):
+            one.cancel()
+        await asyncio.gather(job, patience, return_exceptions=True)
 
 
 async def _probe_cloud_job(run: Run, action: Action) -> RemoteOutcome:
@@ -127,14 +142,16 @@ async def _submit_attach(run: Run, action: Action) -> str:
     )
 
 
-async def _judge_stopped(run: Run, action: Action, _: RemoteOutcome) -> Verdict:
+async def _judge_stopped(run: Run, action: Action, outcome: RemoteOutcome) -> Verdict:
     vms = await run.tools.cloud.list_vms([action.target.get_vm_id()])
     state = vms[0].state if vms else "not listed"
+    endless = outcome.status is RemoteStatus.PENDING
+    waited = f"Its job {_remote_id(action)} has not ended within {run.tools.figures.stop_wait_s:.0f} s, and "
     return Verdict(
         proven=state == "Stopped",
-        sentence=f"CloudStack shows the VM {action.target.get_vm_id()} as {state}.",
-        evidence={"vm_state": state},
-        in_transition=state == "Stopping",
+        sentence=f"{waited if endless else ''}CloudStack shows the VM {action.target.get_vm_id()} as {state}.",
+        evidence={"vm_state": state, **({"job": outcome.status.value} if endless else {})},
+        in_transition=state == "Stopping" and not endless,
     )
 
 
@@ -221,7 +238,7 @@ def _remote_id(action: Action) -> str:
 
 
 DRIVERS: Final[dict[ActionKind, Driver]] = {
-    ActionKind.STOP_VM: Driver(_submit_stop, _follow_cloud_job, _probe_cloud_job, _judge_stopped),
+    ActionKind.STOP_VM: Driver(_submit_stop, _follow_stop, _probe_cloud_job, _judge_stopped),
     ActionKind.END_HOLDER: Driver(submit_end, follow_end, probe_end, judge_ended),
     ActionKind.DETACH_VOLUME: Driver(_submit_detach, _follow_operation, _probe_operation, _judge_detached),
     ActionKind.REVERT_SNAPSHOT: Driver(_submit_revert, _follow_cloud_job, _probe_cloud_job, _judge_reverted),

@@ -12,7 +12,7 @@ from typing import Any, Final
 from oma.domain.actions import Action, ActionKind
 from oma.domain.changes import LeakTracked, Noted
 from oma.domain.errors import Code
-from oma.domain.forcing import is_export_fault
+from oma.domain.forcing import FORCED, HOST, UNFORCED, is_export_fault, was_forced
 from oma.domain.leaks import Leak, LeakKind
 from oma.domain.states import DONE_ACTION_STATES, ActionState, LogLevel, Phase
 from oma.domain.world import VmHost
@@ -20,8 +20,6 @@ from oma.ports import RemoteOutcome, RemoteStatus, UpstreamError
 from oma.workflow.look import Verdict, ask, until_stopped
 from oma.workflow.run import Failure, Run
 
-FORCED: Final = "forced"
-"""In a stop's evidence: it was sent with `forced=true`."""
 LEAK: Final = "leak"
 """In an action's evidence: what it left behind."""
 ENDED: Final = frozenset({RemoteStatus.SUCCEEDED, RemoteStatus.REFUSED, RemoteStatus.FAILED})
@@ -43,13 +41,13 @@ class Passage:
 def find_passage(run: Run, action: Action, outcome: RemoteOutcome, verdict: Verdict) -> Passage | None:
     """How force lets this action end; None where it ends as any other does, or fails."""
     if action.kind is ActionKind.STOP_VM:
-        if not (verdict.proven and action.evidence.get(FORCED)):
+        if not (verdict.proven and was_forced(action)):
             return None
-        host = action.evidence.get("host") or {}
+        host = action.evidence.get(HOST) or {}
         where = f" on the host {host.get('name') or host.get('id')}" if host else ""
         sentence = f"The test VM {action.target.vm_id} was stopped by force; see that no process of it is left{where}."
         return Passage(ActionState.EXECUTED, _build_leak(run, action, LeakKind.FORCED_STOP, sentence))
-    if not run.job.request.words.force or not _failed_for_good(outcome, verdict):
+    if not run.job.request.words.passes_failures or not _failed_for_good(outcome, verdict):
         return None
     target = action.target
     match action.kind:
@@ -80,9 +78,13 @@ async def build_forced_stop(run: Run, action: Action, outcome: RemoteOutcome, ve
 
     The host is asked for while the VM still has one: afterwards CloudStack names none.
     """
-    if action.kind is not ActionKind.STOP_VM or not run.job.request.words.force or action.evidence.get(FORCED):
+    if (
+        action.kind is not ActionKind.STOP_VM
+        or not run.job.request.words.passes_failures
+        or action.evidence.get(FORCED)
+    ):
         return None
-    if outcome.status not in ENDED or not verdict.evidence.get("vm_state"):
+    if outcome.status not in (*ENDED, RemoteStatus.PENDING) or not verdict.evidence.get("vm_state"):
         return None
     try:
         host: VmHost | None = await ask(run, lambda: run.tools.cloud.find_host(action.target.get_vm_id()))
@@ -98,11 +100,11 @@ async def build_forced_stop(run: Run, action: Action, outcome: RemoteOutcome, ve
         ended_at=None,
         evidence={
             FORCED: True,
-            "unforced": {**verdict.evidence, "job": outcome.status.value},
-            "host": {"id": host.id, "name": host.name} if host else None,
+            UNFORCED: {**verdict.evidence, "job": outcome.status.value},
+            HOST: {"id": host.id, "name": host.name} if host else action.evidence.get(HOST),
         },
         error=None,
-        sentence=f"Stop the test VM {action.target.vm_id} by force: {run.job.request.words.reason}",
+        sentence=f"Stop the test VM {action.target.vm_id} by force: {run.job.request.words.force_reason}",
     )
 
 
@@ -110,7 +112,8 @@ async def wait_until_dead(run: Run) -> list[Failure]:
     """Before the first revert after a forced stop: `Stopped` seen twice, some time apart, and the host Up.
 
     A QEMU that a forced stop left behind would write into the reverted file. Where CloudStack names no host, or
-    `listHosts` is not allowed, the person's word counts, and the log says so.
+    `listHosts` is not allowed, the person's word counts, and the log says so. A VM that is destroyed or not listed any
+    more is not seen `Stopped`: CloudStack no longer compares it with what its host reports.
     """
     stop = await _find_forced_stop(run)
     if stop is None:
@@ -119,8 +122,9 @@ async def wait_until_dead(run: Run) -> list[Failure]:
     for last in (False, True):
         vms = await ask(run, lambda: run.tools.cloud.list_vms([vm_id]))
         state = vms[0].state if vms else "not listed"
-        if vms and not (vms[0].is_stopped or vms[0].is_gone):
-            sentence = f"The test VM {vms[0].name} was stopped by force and is {state} again; nothing is reverted."
+        if not vms or not vms[0].is_stopped:
+            name = vms[0].name if vms else vm_id
+            sentence = f"The test VM {name} was stopped by force and is {state}, not Stopped; nothing is reverted."
             return [Failure(Code.CLEANUP_FAILED, sentence, Phase.SNAPSHOTS, evidence={"vm_state": state})]
         if not last:
             message = f"The test VM was stopped by force: it is to be seen {state} again in {wait_s:.0f} s."
@@ -130,13 +134,13 @@ async def wait_until_dead(run: Run) -> list[Failure]:
 
 
 async def _host_failures(run: Run, stop: Action) -> list[Failure]:
-    host: dict[str, Any] = stop.evidence.get("host") or {}
+    host: dict[str, Any] = stop.evidence.get(HOST) or {}
     name = host.get("name") or host.get("id")
     state = await ask(run, lambda: run.tools.cloud.find_host_state(host["id"])) if host else None
     if state is None:
         message = (
             f"CloudStack does not tell how the host {name or 'of the test VM'} stands; the word of "
-            f"{run.job.requested_by} counts: {run.job.request.words.reason}"
+            f"{run.job.requested_by} counts: {run.job.request.words.force_reason}"
         )
         await run.journal.write(Noted(LogLevel.WARN, message, Phase.SNAPSHOTS, {"host": host}))
         return []
@@ -157,7 +161,7 @@ async def _find_forced_stop(run: Run) -> Action | None:
     stops = [
         one
         for one in (*records.proven, *run.actions)
-        if one.kind is ActionKind.STOP_VM and one.state in DONE_ACTION_STATES and one.evidence.get(FORCED)
+        if one.kind is ActionKind.STOP_VM and one.state in DONE_ACTION_STATES and was_forced(one)
     ]
     mine = [one for one in stops if test_vm is None or one.target.vm_id == test_vm.vm_id]
     return mine[-1] if mine else None
@@ -191,7 +195,7 @@ def _build_leak(run: Run, action: Action, kind: LeakKind, sentence: str) -> Leak
         kind=kind,
         target=action.target.as_json(),
         sentence=sentence,
-        reason=run.job.request.words.reason or "",
+        reason=run.job.request.words.force_reason,
         since=run.tools.clock.now(),
     )
 

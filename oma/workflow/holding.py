@@ -47,6 +47,18 @@ def unread_words(answer: DeviceHolders | Unanswered | None) -> str:
     return f"{answer.asked} did not say {answer.question}: {answer.reason}"
 
 
+def how_to_see(answer: DeviceHolders | Unanswered | None, volume_id: str) -> str:
+    """What a person does so that it can be told who holds a device."""
+    if answer is None:
+        return "Ask again. Nothing was touched."
+    if isinstance(answer, Unanswered) and answer.code == NO_ROUTE:
+        return "Install the Volume Daemon that came with this program (see oma doctor), then ask again."
+    return (
+        "See what the Volume Daemon lacks (oma doctor; systemctl status volume-daemon) and let it run as root with its "
+        f"own unit, then ask again: curl http://127.0.0.1:8090/api/v1/volumes/{volume_id}/holders"
+    )
+
+
 def how_to_let_go(holder: DeviceHolder) -> str:
     """What a person does so that it lets go of the device."""
     return _ADVICE.get(_kind(holder), _look)(holder)

@@ -14,7 +14,7 @@ from oma.domain.states import VolumePlace
 from oma.domain.world import CloudVm, Unanswered, VolumeFacts
 from oma.workflow.doubt import earliest
 from oma.workflow.vm_history import was_started
-from oma.workflow.vm_names import read_time_stamp
+from oma.workflow.vm_names import is_of_longer_name, read_time_stamp
 
 STAMP_TOLERANCE: Final = timedelta(seconds=120)
 """How far a test VM's time stamp may be from the failover's `created_at`: the name is made before or after the row."""
@@ -105,6 +105,7 @@ def name_doubts(evidence: Evidence, vm: CloudVm) -> list[str]:
     start = was_started(vm, evidence.find_history(vm.id))
     if start.started and vm.state == "Stopped":
         doubts.append(start.sentence)
+    doubts += _doubts_whose_it_is(evidence, vm)
     contents = evidence.find_contents(vm.id)
     if contents is None or isinstance(contents.volumes, Unanswered):
         doubts.append("what hangs on it can't be told")
@@ -178,6 +179,20 @@ def _of_its_time(evidence: Evidence, failover: FailoverRecord) -> Iterator[Cloud
             yield vm
 
 
+def _doubts_whose_it_is(evidence: Evidence, vm: CloudVm) -> Iterator[str]:
+    """Names sanitise alike, and two VMs may be failed over within the time that a stamp may be off."""
+    newest = evidence.records.newest_failover
+    log = evidence.records.joblog_of(newest) if newest is not None else None
+    if newest is not None and log is not None and CREATION_STEP not in log.step_names:
+        yield f"the failover {newest.job_id} never reached {CREATION_STEP}"
+    for rival in evidence.records.rivals:
+        if read_time_stamp(rival.vm_name, vm.name) is None:
+            continue
+        if rival.destination_vm_id is None or rival.destination_vm_id == vm.id:
+            yield f"it may be of a failover of {rival.vm_name}, whose test VM has the same name"
+            return
+
+
 def _doubtful_by_name(evidence: Evidence) -> Iterator[str]:
     if isinstance(evidence.named_vms, Unanswered):
         return
@@ -187,6 +202,8 @@ def _doubtful_by_name(evidence: Evidence) -> Iterator[str]:
     of_its_time = [vm.id for vm in _of_its_time(evidence, newest)] if newest and not newest.destination_vm_id else []
     for vm in evidence.named_vms:
         if vm.is_gone or vm.id in recorded or (taken is not None and vm.id == taken.id):
+            continue
+        if is_of_longer_name(evidence.records.context.vm_name, vm.name):
             continue
         doubts = name_doubts(evidence, vm) if vm.id in of_its_time else ["its name carries no time stamp of a failover"]
         if not doubts:

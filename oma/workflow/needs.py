@@ -11,7 +11,9 @@ from oma.domain.records import CLEANUP_REQUIRED, VmRecords
 from oma.domain.states import Replica
 from oma.workflow.life import failover_life, is_recently_touched, job_life
 from oma.workflow.live import judged_live_failovers, may_have_started
+from oma.workflow.observe import choose_config
 from oma.workflow.since import last_cleanup_at
+from oma.workflow.whole import record_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,13 @@ def _obstacle(records: VmRecords, now: datetime, limits: GuardLimits) -> str | N
         return "A destroyed VM holds one of its volumes; recover that VM first, as its open issue says."
     if (records.context.last_operation_summary or {}).get("replica") == Replica.RESYNC_REQUIRED.value:
         return "A full resync is awaited."
-    found = (*_live(records), *_finished_test(records, now, limits), *_alive(records, now, limits))
+    found = (
+        *_live(records),
+        *_finished_test(records, now, limits),
+        *_alive(records, now, limits),
+        *record_problems(records),
+        *_unknown_oma(records),
+    )
     return found[0] if found else None
 
 
@@ -74,6 +82,11 @@ def _alive(records: VmRecords, now: datetime, limits: GuardLimits) -> Iterator[s
     for replication in records.replications:
         if is_recently_touched(replication, now, limits):
             yield f"Replication {replication.id} is {replication.status} and alive."
+
+
+def _unknown_oma(records: VmRecords) -> Iterator[str]:
+    if choose_config(records) is None:
+        yield "Which OMA its volumes belong to can't be told: they name several configurations, or none is active."
 
 
 def trouble_in(records: VmRecords, now: datetime, limits: GuardLimits) -> list[str]:

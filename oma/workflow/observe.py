@@ -86,7 +86,7 @@ async def collect_evidence(
         vms=found,
         devices=devices,
         volumes_on_oma=on_oma,
-        unanswered=tuple(asker.unanswered),
+        unanswered=tuple(dict.fromkeys(asker.unanswered)),
         limits=limits,
         observed_at=observed_at,
         vm_snapshot_holders=(*_answered(vm_snapshots), *_answered(other_vm_snapshots)),
@@ -144,9 +144,8 @@ def _to_look_into(
     if not isinstance(candidates, Unanswered):
         yield from candidates
     live = {one.destination_vm_id for one in records.failovers if one.job_type != "test"}
-    destinations = {one.destination_vm_id for one in records.failovers}
     for vm in vms:
-        if vm.id in live or (vm.id in destinations and vm.is_gone):
+        if vm.id in live or vm.is_gone:
             yield vm
 
 

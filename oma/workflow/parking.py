@@ -7,11 +7,12 @@ from typing import Any
 from oma.domain.actions import ActionKind, Target
 from oma.domain.changes import IssueOpened, JobEnded, StatusRestored, StepEnded
 from oma.domain.errors import Code, Refused
+from oma.domain.forcing import is_passable
 from oma.domain.guidance import build_guidance
 from oma.domain.issues import Issue, Severity, due_time
-from oma.domain.jobs import OPERATION
+from oma.domain.jobs import build_summary
 from oma.domain.states import IssueState, JobState, StepStatus
-from oma.domain.verdict import of_parked, of_refusal
+from oma.domain.verdict import forced_resume_command, of_parked, of_refusal
 from oma.workflow.phases.outcome import count
 from oma.workflow.run import Failure, Run
 
@@ -21,7 +22,8 @@ async def park(run: Run, failures: tuple[Failure, ...]) -> str:
 
     A failed action has told its sentence to the log already; what follows there says only what follows from it.
     """
-    issues = [_build_issue(run, failure) for failure in failures]
+    command = _force_command(run, failures)
+    issues = [_build_issue(run, failure, command) for failure in failures]
     first, issue = failures[0], issues[0]
     error = _last_words(run, first, issue, issues)
     await run.journal.write(
@@ -44,16 +46,7 @@ def _issue_line(issue: Issue, failure: Failure) -> str:
 
 
 def _summary(run: Run, state: JobState, error: dict[str, Any]) -> dict[str, Any]:
-    """What the VM's records keep of this run; `completed_at` stays the time of the last complete clean-up."""
-    return {
-        "operation": OPERATION,
-        "status": state.value,
-        "job_id": run.job.id,
-        "ended_at": run.tools.clock.now().isoformat(),
-        "reason": error["detail"],
-        "replica": error["replica"],
-        "next": error["next"],
-    }
+    return build_summary(run.job.id, state, run.tools.clock.now(), error)
 
 
 async def refuse(run: Run, refused: Refused) -> str:
@@ -83,7 +76,16 @@ async def refuse(run: Run, refused: Refused) -> str:
     return f"Nothing was touched: {refused.sentence}"
 
 
-def _build_issue(run: Run, failure: Failure) -> Issue:
+def _force_command(run: Run, failures: tuple[Failure, ...]) -> str | None:
+    """Force lets the run go on only where it may pass everything that stands in the way."""
+    for failure in failures:
+        upstream = failure.upstream.as_json() if failure.upstream else None
+        if failure.action is None or not is_passable(failure.action.kind, upstream):
+            return None
+    return forced_resume_command(run.plan.vm_name, run.plan.context_id)
+
+
+def _build_issue(run: Run, failure: Failure, force_command: str | None) -> Issue:
     action = failure.action
     now = run.tools.clock.now()
     kind = action.kind if action else None
@@ -106,7 +108,11 @@ def _build_issue(run: Run, failure: Failure) -> Issue:
         evidence={**failure.evidence, "unknown": failure.unknown},
         error=failure.upstream.as_json() if failure.upstream else None,
         guidance=build_guidance(
-            kind, target, job_id=run.job.id, remote_id=(action.remote_id or action.id) if action else None
+            kind,
+            target,
+            job_id=run.job.id,
+            remote_id=(action.remote_id or action.id) if action else None,
+            force_command=force_command,
         ),
         opened_at=now,
         due_at=due_time(severity, now),

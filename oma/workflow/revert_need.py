@@ -13,7 +13,7 @@ from oma.domain.records import FailoverRecord
 from oma.domain.states import VolumePlace
 from oma.domain.world import CloudSnapshot, CloudVolume, Mapping, Unanswered, VolumeFacts
 from oma.workflow.doubt import earliest
-from oma.workflow.since import begun_at, last_cleanup_at
+from oma.workflow.since import begun_at, last_cleanup_at, to_the_second
 from oma.workflow.tracking import is_ours_by_name
 
 INJECTION_STEP: Final = "virtio-driver-injection"
@@ -21,6 +21,8 @@ MOVING_STEPS: Final = frozenset({"vm-creation", "volume-attachment", "vm-startup
 """Steps of a failover from which on a disk may have left the OMA."""
 CLOCKS_AGREE: Final = timedelta(seconds=120)
 """How far CloudStack's clock and the database's may be apart."""
+AT_THE_OMA: Final = "oma"
+"""The mapping's mode of a volume that hangs on the OMA; every other one says, or may say, that it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ def revert_need(evidence: Evidence, facts: VolumeFacts, place: VolumePlace) -> R
         return RevertNeed(needed=True, reason="the OMA does not show its device")
     if not isinstance(facts.mapping, Mapping):
         return RevertNeed(needed=True, reason="the Volume Daemon has no mapping for it")
-    if facts.mapping.operation_mode == "failover":
-        return RevertNeed(needed=True, reason="its mapping stands at failover")
+    if facts.mapping.operation_mode != AT_THE_OMA:
+        return RevertNeed(needed=True, reason=f"its mapping stands at {facts.mapping.operation_mode or 'no mode'}")
     return _need_by_failovers(evidence, facts)
 
 
@@ -56,8 +58,9 @@ def proven_revert(evidence: Evidence, volume_id: str) -> Action | None:
             found = action
     if found is None or found.ended_at is None:
         return None
+    ended = to_the_second(found.ended_at)
     begun = [begun_at(failover) for failover in evidence.records.failovers]
-    return None if any(at is not None and at > found.ended_at for at in begun) else found
+    return None if any(at is not None and at >= ended for at in begun) else found
 
 
 def _foreign_holder(evidence: Evidence, facts: VolumeFacts) -> str | None:
@@ -117,9 +120,9 @@ def _is_settled(evidence: Evidence, failover: FailoverRecord) -> bool:
     if failover.is_open or ended is None:
         return False
     begun, cleaned = begun_at(failover), last_cleanup_at(records)
-    if begun is not None and cleaned is not None and begun < cleaned:
+    if begun is not None and cleaned is not None and begun < to_the_second(cleaned):
         return True
     return any(
-        row.status == "completed" and row.started_at is not None and earliest(records, row.started_at) >= ended
+        row.status == "completed" and row.started_at is not None and earliest(records, row.started_at) > ended
         for row in records.replications
     )

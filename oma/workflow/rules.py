@@ -139,7 +139,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "3-end-holders",
         "`end_holders` ends the driver injection on exactly that device, by pid and start time as seen, journaled; "
         "never an NBD server, never a process that it doesn't know.",
-        ("oma.workflow.drivers.DRIVERS", "volume_daemon.server.ending.HolderEnder"),
+        ("oma.workflow.holding.plan_ends", "oma.workflow.ending", "volume_daemon.server.ending.HolderEnder"),
     ),
     Rule(
         "3-unknown",
@@ -171,7 +171,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "4-stopped",
         "A test VM's volumes count as detached only when the VM is Stopped, by an unforced stop; after a forced one"
         " it is seen Stopped twice with its host Up, or a person's word stands for the host.",
-        (f"{PHASES}.detach.run", "oma.workflow.forcing"),
+        (f"{GUARDS}.volumes.test_vm_gives_back", f"{PHASES}.detach.run", "oma.workflow.forcing"),
     ),
     Rule(
         "5-need",
@@ -278,7 +278,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "7-destroyed-holds",
         "A destroyed VM that holds a known volume is a critical issue with the hour its expunge falls due.",
-        (f"{GUARDS}.volumes.test_vm_gives_back", "oma.service.world_issues"),
+        (f"{GUARDS}.volumes.no_destroyed_vm_holds_one", "oma.service.world_issues"),
     ),
     Rule(
         "8-kinds",

@@ -10,6 +10,7 @@ from typing import Any
 from oma.domain.actions import Action, ActionKind, PlannedAction, Target, Upstream
 from oma.domain.errors import Code
 from oma.domain.evidence import GuardLimits
+from oma.domain.forcing import carried_evidence
 from oma.domain.jobs import ClaimedJob, Step
 from oma.domain.plan import Plan
 from oma.domain.states import DONE_ACTION_STATES, ActionState, Phase, StepStatus
@@ -34,6 +35,8 @@ class Figures:
     parallel: int = 16
     stopped_again_s: float = 60.0
     """After a forced stop: how far apart `Stopped` is seen twice before a revert."""
+    stop_wait_s: float = 900.0
+    """How long a stop's own job is followed; one that never ends must not keep the run for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,14 @@ class Run:
         released = self.find_action(planned)
         if released is not None and released.state is ActionState.PLANNED:
             now = self.tools.clock.now()
-            return replace(released, state=state, intent_at=now, evidence={}, error=None, sentence=planned.sentence)
+            return replace(
+                released,
+                state=state,
+                intent_at=now,
+                evidence=carried_evidence(released),
+                error=None,
+                sentence=planned.sentence,
+            )
         self._seq += 1
         return Action(
             id=self.tools.ids.new_id(),

@@ -11,10 +11,12 @@ from oma.domain.jobs import OPERATION, ClaimedJob
 from oma.domain.states import PHASES, JobState, Phase, StepStatus
 from oma.domain.verdict import of_partial
 from oma.ports import Fault, UpstreamError
-from oma.workflow.forcing import leaks_of
+from oma.workflow.finishing import unfollowed
+from oma.workflow.forcing import leak_sentences, leaks_of
 from oma.workflow.parking import park, refuse
 from oma.workflow.phases import analyze, detach, reattach, reset, snapshots
 from oma.workflow.phases.outcome import PhaseOutcome
+from oma.workflow.replicated import COPY_WHOLE
 from oma.workflow.run import Failure, Parked, Run, Stopped, Tools, code_of
 
 PHASE_RUNS: Final[dict[Phase, Callable[[Run], Awaitable[PhaseOutcome]]]] = {
@@ -77,7 +79,7 @@ async def _end_partial(run: Run) -> str:
     """The phases asked for are done, the last one was not among them: the VM keeps `cleanup_required`."""
     names = [phase.value for phase in run.job.request.phases if phase is not Phase.ANALYZE] or [Phase.ANALYZE.value]
     sentence = f"Ran {', '.join(names)} for {run.plan.vm_name}; the VM is not cleaned up"
-    verdict = of_partial(run.plan, run.actions).as_json()
+    verdict = of_partial(run.plan, run.actions, leak_sentences(run)).as_json()
     summary = {
         "operation": OPERATION,
         "status": "partial",
@@ -94,7 +96,7 @@ async def _end_partial(run: Run) -> str:
 async def _end_badly(run: Run, failures: tuple[Failure, ...]) -> str:
     """Parks a run that has acted; one that has not touched anything is refused instead, `state_unknown` by default."""
     if run.has_acted:
-        return await park(run, failures)
+        return await park(run, (*failures, *unfollowed(run, failures)))
     guarded = [one for one in failures if one.guard is not None] or [failures[0]]
     refusals = tuple(
         Refusal(one.guard or Code.STATE_UNKNOWN, one.sentence, _next_step(one.guard), dict(one.evidence))
@@ -106,6 +108,8 @@ async def _end_badly(run: Run, failures: tuple[Failure, ...]) -> str:
 def _next_step(guard: Code | None) -> str:
     if guard in (None, Code.STATE_UNKNOWN):
         return "See that CloudStack and the Volume Daemon answer (oma doctor), then ask again."
+    if guard is Code.REPLICATED_SINCE_SNAPSHOT:
+        return COPY_WHOLE
     return "Wait until that is over, then ask again with a dry run."
 
 

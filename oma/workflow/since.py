@@ -1,7 +1,8 @@
 """Since when a replica may have been written to by anything but its replication, as the records date it.
 
 A completed replication or a clean-up of ours settles what came before it. Both count at the earliest meaning of their
-time: a doubtful hour settles as little as it can.
+time: a doubtful hour settles as little as it can. Some rows have second precision, so that what began within the very
+second of such an end may have begun after it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from oma.workflow.doubt import earliest
 
 def begun_at(failover: FailoverRecord) -> datetime | None:
     return failover.created_at or failover.started_at
+
+
+def to_the_second(at: datetime) -> datetime:
+    """As a row of second precision holds it."""
+    return at.replace(microsecond=0)
 
 
 def last_cleanup_at(records: VmRecords) -> datetime | None:
@@ -37,9 +43,10 @@ def settled_at(records: VmRecords) -> datetime | None:
 
 def failovers_since(records: VmRecords) -> tuple[FailoverRecord, ...]:
     """Failovers, open or ended, that began since then or can't be dated."""
-    floor = settled_at(records)
-    if floor is None:
+    settled = settled_at(records)
+    if settled is None:
         return records.failovers
+    floor = to_the_second(settled)
     return tuple(one for one in records.failovers if (at := begun_at(one)) is None or at >= floor)
 
 

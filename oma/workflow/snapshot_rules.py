@@ -13,7 +13,7 @@ from typing import Any
 
 from oma.domain.evidence import Evidence, SnapshotFacts
 from oma.domain.world import CloudSnapshot, CloudVolume, Unanswered
-from oma.workflow.replicated import replicated_since
+from oma.workflow.replicated import made_at, replicated_since
 from oma.workflow.since import oldest_failover_at, written_since
 from oma.workflow.tracking import ours_on, untracked
 
@@ -198,8 +198,9 @@ def _late(evidence: Evidence, volume: CloudVolume, snapshot: CloudSnapshot) -> l
 
 def _candidate_problems(evidence: Evidence, volume: CloudVolume, snapshot: CloudSnapshot) -> tuple[str, ...]:
     problems = [*_own_problems(evidence, volume, snapshot), *_late(evidence, volume, snapshot)]
-    if snapshot.created is not None:
-        problems += replicated_since(evidence.records, volume.id, snapshot.created)
+    made = made_at(evidence.records, snapshot)
+    if made is not None:
+        problems += replicated_since(evidence.records, volume.id, made)
     return tuple(problems)
 
 

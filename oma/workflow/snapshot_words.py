@@ -10,7 +10,7 @@ from oma.domain.evidence import Evidence, SnapshotFacts
 from oma.domain.plan import VolumePlan
 from oma.domain.world import CloudSnapshot, CloudVolume, Unanswered
 from oma.workflow.snapshot_rules import choose_snapshot
-from oma.workflow.tracking import untracked
+from oma.workflow.tracking import is_ours_by_name, untracked
 
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
@@ -19,14 +19,17 @@ DAY_S: Final = 86_400
 def snapshots_to_delete(evidence: Evidence, volumes: tuple[VolumePlan, ...]) -> dict[str, list[str]]:
     """Volume id → its snapshots that go once every revert is proven.
 
-    Those that are tracked and that CloudStack lists on this very volume, and the one that a person named.
+    Those that are tracked and that CloudStack lists on this very volume, and the one that a person named, if a test
+    failover made it: to go back to somebody's own snapshot is not to say that it may be deleted.
     """
+    others = {one.id for one in _named(evidence) if not is_ours_by_name(one)}
     found: dict[str, list[str]] = {}
     for facts in evidence.snapshots:
         if isinstance(facts.cloud, CloudSnapshot) and facts.volume_id == facts.cloud.volume_id and facts.volume_id:
             found.setdefault(facts.volume_id, []).append(facts.snapshot_id)
     for volume in volumes:
-        if volume.snapshot_id is not None and volume.snapshot_id not in found.get(volume.volume_id, []):
+        known = (*others, *found.get(volume.volume_id, ()))
+        if volume.snapshot_id is not None and volume.snapshot_id not in known:
             found.setdefault(volume.volume_id, []).append(volume.snapshot_id)
     return found
 
@@ -71,9 +74,17 @@ def snapshot_observations(evidence: Evidence, volumes: tuple[VolumePlan, ...]) -
 
 
 def leftover_risks(evidence: Evidence, volumes: tuple[VolumePlan, ...]) -> Iterator[str]:
-    """Untracked snapshots of ours that the run leaves: nobody said that they may go."""
+    """Untracked snapshots that the run leaves: nobody said that they may go."""
     used = {volume.snapshot_id for volume in volumes}
     names = {volume.volume_id: volume.name for volume in volumes}
+    gone = {snapshot_id for ids in snapshots_to_delete(evidence, volumes).values() for snapshot_id in ids}
+    for snapshot in _named(evidence):
+        if snapshot.id in used - gone:
+            whose = names.get(snapshot.volume_id or "", "a disk")
+            yield (
+                f"The snapshot {snapshot.name} ({snapshot.id}), to which {whose} goes back, carries no test failover's "
+                "name; it is not deleted."
+            )
     for snapshot in untracked(evidence):
         if snapshot.id not in used:
             yield (
@@ -81,6 +92,10 @@ def leftover_risks(evidence: Evidence, volumes: tuple[VolumePlan, ...]) -> Itera
                 f"{names.get(snapshot.volume_id or '', snapshot.volume_id)} is left as it is; look at it in CloudStack "
                 "and delete it there when nobody needs it."
             )
+
+
+def _named(evidence: Evidence) -> tuple[CloudSnapshot, ...]:
+    return () if isinstance(evidence.named_snapshots, Unanswered) else evidence.named_snapshots
 
 
 def _unused(evidence: Evidence, volume: VolumePlan) -> Iterator[str]:

@@ -19,10 +19,11 @@ PASSED_BY: Final = {
 
 
 def say_words(plan: Plan, words: Words) -> Plan:
-    """The plan with what is to be said of the words; neither sentence is part of its digest."""
+    """The plan with the words that it is made under, and what is to be said of them; no sentence is in its digest."""
     told = (*plan.observed, *plan.risks)
     return replace(
         plan,
+        words=words.planned,
         observed=(*plan.observed, *_idle_words(words, told)),
         risks=(*plan.risks, *_force_risk(words)),
     )
@@ -36,7 +37,7 @@ def _idle_words(words: Words, told: Iterable[str]) -> Iterator[str]:
 
 
 def _force_risk(words: Words) -> Iterator[str]:
-    if words.force:
+    if words.passes_failures:
         yield (
             "A test VM that won't stop or be destroyed, a snapshot that won't be deleted and an export that won't come "
             f"back will be passed by force: {words.reason}. What stays behind is tracked as a leak."

@@ -38,8 +38,12 @@ def stale_refusal(expected: str, confirmed: Plan | None, current: Plan, problem:
 def changes_between(before: Plan, after: Plan) -> Iterator[str]:
     """One sentence for each difference that the digest sees; none for equal plans."""
     old, new = before.as_json(), after.as_json()
-    for told in ("observed", "risks"):
+    for told in ("observed", "risks", "left_alone"):
         del old[told], new[told]
+    was_said, is_said = old.pop("words"), new.pop("words")
+    if was_said != is_said:
+        said = f"was {_value(was_said)} and is {_value(is_said)}"
+        yield f"What a person insists on {said}; say the same words, or confirm the new plan."
     volumes = [{volume["volume_id"]: volume for volume in plan.pop("volumes")} for plan in (old, new)]
     planned = [plan.pop("actions") for plan in (old, new)]
     actions = [[action["sentence"] for action in each] for each in planned]

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from oma.domain.holders import DeviceHolders
 from oma.domain.records import VmRecords
 from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, DeviceScan, Mark
 from oma.ports import Cloud, Inventory, Volumes
@@ -26,6 +27,11 @@ class Sweep(Generic[T]):
         self._id_of = id_of
         self._waiting: list[tuple[frozenset[str], asyncio.Future[dict[str, T]]]] = []
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody asks, and no look is under way."""
+        return self._running is None and not self._waiting
 
     async def get(self, ids: Sequence[str]) -> list[T]:
         """Those of the things that are listed, in the order asked; raises what the look raised."""
@@ -63,18 +69,26 @@ class Sweep(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """A whole list that many ask for at once: one question for all who ask before it begins."""
+    """Whole answers that many want at once, by name: one question for all who ask for the same before it begins.
 
-    def __init__(self, look: Callable[[str], Awaitable[Sequence[T]]]) -> None:
+    Each name is asked for by itself, so that one that fails or is slow is the trouble of its own askers only.
+    """
+
+    def __init__(self, look: Callable[[str], Awaitable[T]]) -> None:
         self._look = look
-        self._sweep = Sweep[tuple[str, Sequence[T]]](self._ask, lambda answer: answer[0])
+        self._sweeps: dict[str, Sweep[tuple[str, T]]] = {}
 
-    async def get(self, part: str) -> Sequence[T]:
-        ((_, items),) = await self._sweep.get([part])
-        return items
+    async def get(self, name: str) -> T:
+        sweep = self._sweeps.setdefault(name, Sweep[tuple[str, T]](self._ask, lambda answer: answer[0]))
+        try:
+            ((_, answer),) = await sweep.get([name])
+        finally:
+            if sweep.is_idle:
+                self._sweeps.pop(name, None)
+        return answer
 
-    async def _ask(self, parts: Sequence[str]) -> Sequence[tuple[str, Sequence[T]]]:
-        return [(part, await self._look(part)) for part in parts]
+    async def _ask(self, names: Sequence[str]) -> Sequence[tuple[str, T]]:
+        return [(name, await self._look(name)) for name in names]
 
 
 class SweptInventory:
@@ -95,7 +109,7 @@ class SweptInventory:
 
 
 class SweptCloud:
-    """`Cloud` whose lists of volumes, snapshots and VMs by id are swept; everything else passes through."""
+    """`Cloud` whose lists are swept by id, or shared by what they are about; everything else passes through."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._volumes = Sweep[CloudVolume](cloud.list_volumes, lambda volume: volume.id)
@@ -104,13 +118,11 @@ class SweptCloud:
         self.list_volumes = self._volumes.get
         self.list_snapshots = self._snapshots.get
         self.list_vms = self._vms.get
-        self.list_volumes_of_vm = cloud.list_volumes_of_vm
+        self.list_volumes_of_vm = Shared[Sequence[CloudVolume]](cloud.list_volumes_of_vm).get
         self.list_vm_snapshot_holders = Sweep[str](cloud.list_vm_snapshot_holders, str).get
-        self._named_vms = Shared[CloudVm](cloud.list_vms_named)
-        self._named_snapshots = Shared[CloudSnapshot](cloud.list_snapshots_named)
-        self._marks = Shared[Mark](lambda _: cloud.list_marks())
-        self.list_vms_named = self._named_vms.get
-        self.list_snapshots_named = self._named_snapshots.get
+        self._marks = Shared[Sequence[Mark]](lambda _: cloud.list_marks())
+        self.list_vms_named = Shared[Sequence[CloudVm]](cloud.list_vms_named).get
+        self.list_snapshots_named = Shared[Sequence[CloudSnapshot]](cloud.list_snapshots_named).get
         self.list_vm_events = cloud.list_vm_events
         self.find_host = cloud.find_host
         self.find_host_state = cloud.find_host_state
@@ -127,13 +139,13 @@ class SweptCloud:
 
 
 class SweptVolumes:
-    """`Volumes` whose device scans are shared."""
+    """`Volumes` whose scans for devices and holders are shared."""
 
     def __init__(self, volumes: Volumes) -> None:
         self._volumes = volumes
         self._scans = Sweep[DeviceScan](self._scan, lambda _: _SCAN)
         self.find_mapping = volumes.find_mapping
-        self.list_holders = volumes.list_holders
+        self.list_holders = Shared[DeviceHolders | None](volumes.list_holders).get
         self.end_holders = volumes.end_holders
         self.submit_attach = volumes.submit_attach
         self.submit_detach = volumes.submit_detach

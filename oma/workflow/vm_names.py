@@ -27,3 +27,11 @@ def read_time_stamp(vm_name: str, test_vm_name: str) -> int | None:
     if stamp == test_vm_name or not re.fullmatch(r"[0-9]+", stamp, re.ASCII) or len(test_vm_name) >= LONGEST:
         return None
     return int(stamp)
+
+
+def is_of_longer_name(vm_name: str, test_vm_name: str) -> bool:
+    """Whether it is named as the test VM of another VM, whose name begins like a test VM of this one.
+
+    `db-test-1-test-1772326800` is of `db-test-1`, and nothing of `db`.
+    """
+    return TEST_VM_INFIX in test_vm_name.removeprefix(build_test_vm_prefix(vm_name).removesuffix("-"))

@@ -78,8 +78,11 @@ class FakeCloud:
         await self.weather.pass_by("find_host_state")
         if not self.may_see_hosts:
             return None
-        rows = self._list("listHosts", "host", id=host_id)
-        return self.host_states.get(host_id, rows[0]["state"]) if rows else None
+        try:
+            rows = self._list("listHosts", "host", id=host_id)
+        except UpstreamError:
+            return "Removed"
+        return self.host_states.get(host_id, str(rows[0]["state"]))
 
     async def submit_stop_vm(self, vm_id: str, *, forced: bool, request_id: str, expires_at: datetime | None) -> str:
         words = {"id": vm_id, **({"forced": "true"} if forced else {})}

@@ -42,6 +42,8 @@ class Cleaned(Anywhere):
     dry_run_says: tuple[str, ...] = ()
     """Parts of what the plan has to show beforehand."""
     next_begins: str = ""
+    test_vm_state: str = "Destroyed"
+    """What becomes of the VM that the failover made."""
     expected: str = "200 ready"
     alone: bool = False
 
@@ -69,7 +71,8 @@ class Cleaned(Anywhere):
             plan = json.dumps((await operator.clean_up(self.story.name, {"dry_run": True})).body, ensure_ascii=False)
             faults += [f"the plan does not say {words!r}" for words in self.dry_run_says if words not in plan]
         answer = await operator.clean_up(self.story.name)
-        faults += success_faults(answer, vm) + await faults_of_a_cleaned_vm(world, vm, after_call=before)
+        faults += success_faults(answer, vm)
+        faults += await faults_of_a_cleaned_vm(world, vm, after_call=before, test_vm_state=self.test_vm_state)
         if not str(answer.body.get("next", "")).lower().startswith(self.next_begins.lower()):
             faults.append(f"what to do next is {answer.body.get('next')!r}")
         return result([answer], self.expected, faults)

@@ -12,7 +12,7 @@ from sqlalchemy import update
 from database.tables import oma_issues, vm_replication_contexts
 from oma.demo.checks import content_faults, faults_of_a_parked_vm, joblog_faults
 from oma.demo.ledger import Ledger, last_call, list_changes, read_cloud, read_ledger
-from oma.demo.replications import begin_replication, complete_replication
+from oma.demo.replications import begin_replication, run_replication
 from oma.demo.scenarios.base import Anywhere, Result, result
 from oma.demo.scenarios.parked import PARKED_WORDS, call_twice
 from oma.demo.scenarios.refused import ON_TEST_VM
@@ -36,7 +36,7 @@ async def start_replication(world: World, vm: SeededVm) -> None:
 
 async def replicate(world: World, vm: SeededVm) -> None:
     """A replication begins and ends: its change ids are stored."""
-    await complete_replication(world.stack, vm, await begin_replication(world.stack, vm))
+    await run_replication(world.stack, vm)
 
 
 async def reset_the_status(world: World, vm: SeededVm) -> None:

@@ -30,6 +30,8 @@ class Refused(Anywhere):
     detail: str
     vanished: bool = False
     """CloudStack no longer lists the last volume."""
+    keeps_device: bool = False
+    """CloudStack shows the last volume as free, and its device stayed on the OMA."""
     without_volume_daemon: bool = False
     beside: VmStory | None = None
     """Another VM that is seeded before."""
@@ -50,6 +52,9 @@ class Refused(Anywhere):
         vm = await world.seed(self.story)
         if self.vanished:
             await world.stack.admin.delete_volume(vm.disks[-1].volume_id)
+        if self.keeps_device:
+            free = {"vm_id": None, "device_id": None}
+            await world.stack.admin.patch_volume(vm.disks[-1].volume_id, **free, keeps_device=True)
         return vm
 
     async def play(self, world: World, vm: SeededVm) -> Result:
@@ -177,11 +182,44 @@ REFUSED: Final = (
         vanished=True,
     ),
     Refused(
+        "a volume that CloudStack shows as free while its device stays",
+        VmStory(
+            "ghost-device",
+            (DiskStory(Place.OMA), DiskStory(Place.OMA)),
+            steps=(SNAPSHOT, INJECTION, ("vm-creation", "failed")),
+            joblog_status="failed",
+            test_vm=None,
+        ),
+        "409 state_unknown",
+        "but the OMA still shows its device",
+        keeps_device=True,
+    ),
+    Refused(
+        "a test VM that could not be built and holds the volumes",
+        VmStory("error-vm", (ON_TEST_VM, ON_TEST_VM), test_vm="Error"),
+        "409 state_unknown",
+        "whether it can still write to a volume can't be told",
+    ),
+    Refused(
         "a tracked snapshot that belongs to another volume",
         VmStory("wrong-snapshot", (DiskStory(Place.TEST_VM, tracked="right-snapshot"), ON_TEST_VM), test_vm="Stopped"),
         "409 snapshot_mismatch",
         "but CloudStack shows it on volume",
         beside=VmStory("right-snapshot", (ON_TEST_VM,), test_vm="Stopped"),
+    ),
+    Refused(
+        "a VM of which nothing is left behind",
+        VmStory(
+            "nothing-left",
+            (DiskStory(Place.OMA, snapshots=(), written=False),) * 2,
+            context_status="ready_for_failover",
+            failover_status="failed",
+            joblog_status="failed",
+            steps=(("multi-volume-snapshot", "failed"),),
+            test_vm=None,
+        ),
+        "409 nothing_to_clean",
+        "every volume is home on the OMA",
     ),
     Refused(
         "the Volume Daemon is down",

@@ -82,6 +82,21 @@ REMNANTS: Final = (
         dry_run_says=("unrecorded-vm-test-",),
     ),
     Cleaned(
+        "a VM with a test VM's name that was started: left alone",
+        VmStory(
+            "doubtful-vm",
+            (ON_OMA, ON_OMA),
+            steps=(SNAPSHOT, INJECTION, ("vm-creation", "failed")),
+            joblog_status="failed",
+            test_vm="Stopped",
+            was_started=True,
+            recorded=False,
+            own_root=True,
+        ),
+        dry_run_says=("it was left alone: CloudStack's event log shows VM.START",),
+        test_vm_state="Stopped",
+    ),
+    Cleaned(
         "a volume without a snapshot that never left the OMA",
         VmStory(
             "never-left",

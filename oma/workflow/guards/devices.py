@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from oma.domain.errors import Code, Refusal
@@ -12,8 +12,15 @@ from oma.domain.holders import DeviceHolder, DeviceHolders
 from oma.domain.records import VolumeRecord
 from oma.domain.states import VolumePlace
 from oma.domain.world import Unanswered, VolumeFacts
-from oma.workflow.guards.places import name_of, places
-from oma.workflow.holding import how_to_let_go, may_be_ended, name_holders, unended_injections, unread_words
+from oma.workflow.guards.places import command_with, places
+from oma.workflow.holding import (
+    how_to_let_go,
+    how_to_see,
+    may_be_ended,
+    name_holders,
+    unended_injections,
+    unread_words,
+)
 from oma.workflow.revert_need import revert_need
 
 REASON: Final = "the injection hangs"
@@ -29,7 +36,8 @@ def device_agrees(evidence: Evidence) -> Iterator[Refusal]:
             yield Refusal(
                 Code.STATE_UNKNOWN,
                 f"CloudStack shows {volume.volume_name} as {place.value}, but the OMA still shows its device.{by}",
-                "Something may still hold it open. Look at the device on the OMA before anything is reverted.",
+                "Something may still hold it open. See who does, and let it go before anything is reverted: "
+                f"curl http://127.0.0.1:8090/api/v1/volumes/{volume.volume_id}/holders",
                 {"volume_id": volume.volume_id, "holders": [one.as_json() for one in held]},
             )
 
@@ -38,13 +46,18 @@ def device_in_use(evidence: Evidence) -> Iterator[Refusal]:
     """Nothing is pulled away from under a holder: a device that the run would detach is held by nobody.
 
     A person's `end_holders` passes what may be ended: driver injections on exactly this device. Who holds a device
-    must also be known where a replication never ended: its writer may still be connected.
+    must also be known where a replication never ended, whose writer may still be connected, and where a failover is
+    open: a holder would be the reason for a revert.
     """
     replication_open = any(replication.is_open for replication in evidence.records.replications)
+    failover_open = any(failover.is_open for failover in evidence.records.failovers)
     held: list[tuple[VolumeRecord, DeviceHolders]] = []
     for volume, facts, place in places(evidence):
-        leaves = place is VolumePlace.ON_OMA and revert_need(evidence, facts, place).needed
-        if facts.on_oma is not True or not (leaves or replication_open):
+        if place is not VolumePlace.ON_OMA or facts.on_oma is not True:
+            # A device that should not be there is told of as such, with its holders.
+            continue
+        leaves = revert_need(evidence, facts, place).needed
+        if not (leaves or replication_open or failover_open):
             continue
         holders = facts.holders
         if not isinstance(holders, DeviceHolders) or not holders.complete:
@@ -98,7 +111,8 @@ def _close_them(evidence: Evidence, holders: Sequence[DeviceHolder]) -> str:
 
 
 def _command(evidence: Evidence) -> str:
-    return f"oma cleanup {shlex.quote(name_of(evidence))} --end-holders --reason {shlex.quote(REASON)}"
+    words = evidence.words
+    return command_with(evidence, replace(words, end_holders=True, reason=words.reason or REASON))
 
 
 def _unknown(evidence: Evidence, volume: VolumeRecord, facts: VolumeFacts) -> Refusal:
@@ -109,8 +123,7 @@ def _unknown(evidence: Evidence, volume: VolumeRecord, facts: VolumeFacts) -> Re
     return Refusal(
         Code.STATE_UNKNOWN,
         f"Who holds the device of {volume.volume_name} on the OMA can't be told: {unread_words(holders)}.{never}",
-        "See what the Volume Daemon lacks (oma doctor; systemctl status volume-daemon) and let it run as root with its "
-        f"own unit, then ask again: curl http://127.0.0.1:8090/api/v1/volumes/{volume.volume_id}/holders",
+        how_to_see(holders, volume.volume_id),
         {
             "volume_id": volume.volume_id,
             "unread": unread,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from oma.domain.evidence import Evidence
 from oma.domain.records import VolumeRecord
 from oma.domain.states import VolumePlace
+from oma.domain.words import Words
 from oma.domain.world import CloudVolume, VolumeFacts
 from oma.workflow.leftover import find_test_vm, place_of
 from oma.workflow.revert_need import revert_need
@@ -40,3 +42,14 @@ def asked_in_vain(evidence: Evidence, question: str) -> bool:
 
 def name_of(evidence: Evidence) -> str:
     return evidence.records.context.vm_name
+
+
+def command_with(evidence: Evidence, words: Words) -> str:
+    """The pasteable clean-up with these words; whoever calls gives what was said already too, lest it be lost."""
+    flags = {"--end-test": words.end_test, "--end-holders": words.end_holders, "--force": words.force}
+    parts = ["oma", "cleanup", name_of(evidence), *(flag for flag, said in flags.items() if said)]
+    if words.destination_vm_id is not None:
+        parts += ["--destination-vm-id", words.destination_vm_id]
+    for volume_id, snapshot_id in sorted(words.snapshots):
+        parts += ["--snapshot", f"{volume_id}={snapshot_id}"]
+    return shlex.join([*parts, "--reason", words.reason or "WHY"])

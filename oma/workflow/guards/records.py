@@ -8,11 +8,12 @@ from typing import Final
 from oma.domain.errors import Code, Refusal
 from oma.domain.evidence import Evidence
 from oma.domain.records import CLEANUP_REQUIRED
-from oma.domain.world import Unanswered
+from oma.domain.world import CloudSnapshot, Unanswered
 from oma.workflow.guards.places import asked_in_vain, is_home, name_of, places
 from oma.workflow.identity import oma_problem
 from oma.workflow.leftover import build_test_vm_plan
 from oma.workflow.needs import tracked_snapshots
+from oma.workflow.whole import record_problems
 
 LISTING_ADVICE: Final = "Look the volume up in CloudStack and correct the record before anything is cleaned."
 
@@ -30,27 +31,8 @@ def answers_are_complete(evidence: Evidence) -> Iterator[Refusal]:
 
 def records_are_whole(evidence: Evidence) -> Iterator[Refusal]:
     """Every disk has one volume row and the reverse, and no other VM claims a volume."""
-    records = evidence.records
-    problems: list[str] = []
-    if not records.disks:
-        problems.append(f"{name_of(evidence)} has no row in vm_disks; a VM has at least one disk.")
-    rows = {volume.id for volume in records.volumes}
-    referred = [disk.ossea_volume_id for disk in records.disks]
-    problems += [
-        f"Disk {disk.disk_id} has no volume row." for disk in records.disks if disk.ossea_volume_id not in rows
-    ]
-    problems += [
-        f"Volume {volume.volume_name} ({volume.volume_id}) belongs to {referred.count(volume.id)} disks."
-        for volume in records.volumes
-        if referred.count(volume.id) != 1
-    ]
-    volume_ids = [volume.volume_id for volume in records.volumes]
-    problems += [f"Volume {one} has two rows." for one in sorted(set(volume_ids)) if volume_ids.count(one) > 1]
-    disk_ids = [disk.disk_id for disk in records.disks]
-    problems += [f"Disk id {one} stands twice." for one in sorted(set(disk_ids)) if disk_ids.count(one) > 1]
-    problems += [f"Volume {one} is claimed by another VM's records too." for one in records.shared_volume_ids]
-    for problem in problems:
-        yield Refusal(Code.STATE_UNKNOWN, problem, LISTING_ADVICE, {"context_id": records.context.context_id})
+    for problem in record_problems(evidence.records):
+        yield Refusal(Code.STATE_UNKNOWN, problem, LISTING_ADVICE, {"context_id": evidence.records.context.context_id})
 
 
 def oma_is_proven(evidence: Evidence) -> Iterator[Refusal]:
@@ -69,12 +51,17 @@ def oma_is_proven(evidence: Evidence) -> Iterator[Refusal]:
         )
 
 
+def _any_of_an_ended_failover(evidence: Evidence) -> bool:
+    """A failover's row that is ended tracks one, and it is still there; rows keep the ids of long deleted ones."""
+    return any(isinstance(one.cloud, CloudSnapshot) and one.volume_id is not None for one in evidence.snapshots)
+
+
 def something_to_clean(evidence: Evidence) -> Iterator[Refusal]:
     """There must be a reason to act at all."""
     newest = evidence.records.newest_failover
     reasons = (
         newest is not None and newest.is_open,
-        bool(tracked_snapshots(evidence.records)),
+        bool(tracked_snapshots(evidence.records)) or _any_of_an_ended_failover(evidence),
         any(not is_home(facts, place) for _, facts, place in places(evidence)),
         evidence.records.context.current_status == CLEANUP_REQUIRED,
         evidence.words.end_test and build_test_vm_plan(evidence) is not None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from oma.domain.errors import Code, Refusal
 from oma.domain.evidence import Evidence
 from oma.domain.records import VolumeRecord
 from oma.domain.world import CloudVolume, Unanswered
-from oma.workflow.guards.places import name_of, places, to_revert
-from oma.workflow.replicated import replicated_since
+from oma.workflow.guards.places import command_with, places, to_revert
+from oma.workflow.replicated import COPY_WHOLE, made_at, replicated_since
 from oma.workflow.snapshot_rules import SnapshotChoice, choose_snapshot, list_candidates
 
 COPY_AGAIN: Final = "without one the replica has to be copied again from the source."
@@ -47,7 +47,7 @@ def snapshots_fit(evidence: Evidence) -> Iterator[Refusal]:
             continue
         yield Refusal(
             Code.SNAPSHOT_MISMATCH,
-            " ".join(choice.problems),
+            " ".join(dict.fromkeys(choice.problems)),
             _next_where_unfit(evidence, cloud, choice),
             choice.evidence,
         )
@@ -58,17 +58,18 @@ def not_replicated_since(evidence: Evidence) -> Iterator[Refusal]:
     for volume, cloud in to_revert(evidence):
         choice = choose_snapshot(evidence, cloud)
         snapshot = choice.snapshot
-        if snapshot is None or snapshot.created is None:
+        made = made_at(evidence.records, snapshot) if snapshot is not None else None
+        if snapshot is None or made is None:
             continue
-        for sentence in replicated_since(evidence.records, cloud.id, snapshot.created):
+        for sentence in replicated_since(evidence.records, cloud.id, made):
             yield Refusal(
                 Code.REPLICATED_SINCE_SNAPSHOT,
                 f"{volume.volume_name}: {sentence}",
-                "Don't revert: the next increment would corrupt the disk silently. Plan a full copy from the source.",
+                COPY_WHOLE,
                 {
                     "volume_id": volume.volume_id,
                     "snapshot_id": snapshot.id,
-                    "created": snapshot.created.isoformat(),
+                    "created": made.isoformat(),
                     "known_by": choice.known_by,
                 },
             )
@@ -130,6 +131,11 @@ def _next_where_missing(evidence: Evidence, cloud: CloudVolume, usable: Mapping[
 
 def _next_where_unfit(evidence: Evidence, cloud: CloudVolume, choice: SnapshotChoice) -> str:
     """Of two that fit, the older one is told as an example; any usable candidate likewise."""
+    if cloud.vm_id is not None and cloud.vm_id in evidence.vm_snapshot_holders:
+        return (
+            f"Remove the VM snapshots of {cloud.vm_name or cloud.vm_id} in CloudStack if nobody needs them, then ask "
+            f"again: cs listVMSnapshot virtualmachineid={cloud.vm_id} listall=true"
+        )
     if evidence.words.snapshot_for(cloud.id) is not None:
         return "Name another snapshot, or none. Nothing was touched."
     fitting = sorted((one for one in choice.fitting if one.created), key=lambda one: (one.created, one.id))
@@ -145,12 +151,5 @@ def _next_where_unfit(evidence: Evidence, cloud: CloudVolume, choice: SnapshotCh
 
 def _command(evidence: Evidence, chosen: Mapping[str, str]) -> str:
     """The same clean-up with these snapshots named beside what was said already."""
-    words = evidence.words
-    flags = {"--end-test": words.end_test, "--end-holders": words.end_holders, "--force": words.force}
-    pairs = {**chosen, **dict(words.snapshots)}
-    parts = ["oma", "cleanup", name_of(evidence), *(flag for flag, said in flags.items() if said)]
-    if words.destination_vm_id is not None:
-        parts += ["--destination-vm-id", words.destination_vm_id]
-    for volume_id, snapshot_id in sorted(pairs.items()):
-        parts += ["--snapshot", f"{volume_id}={snapshot_id}"]
-    return shlex.join([*parts, "--reason", words.reason or "WHY"])
+    pairs = {**chosen, **dict(evidence.words.snapshots)}
+    return command_with(evidence, replace(evidence.words, snapshots=tuple(pairs.items())))

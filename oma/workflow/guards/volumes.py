@@ -12,8 +12,10 @@ from oma.domain.issues import DESTROYED_VM_HOLDS_VOLUME
 from oma.domain.states import VolumePlace
 from oma.domain.world import CloudVm, CloudVolume
 from oma.workflow.doubt import utc
+from oma.workflow.guards.failovers import live_failover
 from oma.workflow.guards.places import places, to_revert
 from oma.workflow.leftover import find_test_vm
+from oma.workflow.live import judged_live_failovers
 from oma.workflow.vm_history import destroyed_at
 
 EXPUNGE_DELAY: Final = timedelta(hours=24)
@@ -24,8 +26,11 @@ GIVING_VM_STATES: Final = frozenset({"Running", "Stopped", "Destroyed", "Expungi
 
 def volumes_are_ours(evidence: Evidence) -> Iterator[Refusal]:
     """Every volume is listed, and hangs on the OMA, on this failover's own test VM, or nowhere."""
+    told_elsewhere = _vms_of_refused_live_failovers(evidence) | {vm.id for vm, _ in held_by_destroyed(evidence)}
     for volume, facts, place in places(evidence):
         known = {"volume_id": volume.volume_id, "volume_name": volume.volume_name}
+        if isinstance(facts.cloud, CloudVolume) and facts.cloud.vm_id in told_elsewhere:
+            continue
         if place is VolumePlace.MISSING:
             yield Refusal(
                 Code.STATE_UNKNOWN,
@@ -42,6 +47,14 @@ def volumes_are_ours(evidence: Evidence) -> Iterator[Refusal]:
                 "Find out why it is there; detach it yourself if that VM must not have it. Nothing was touched.",
                 {**known, "vm_id": facts.cloud.vm_id, "vm_name": facts.cloud.vm_name},
             )
+
+
+def _vms_of_refused_live_failovers(evidence: Evidence) -> frozenset[str | None]:
+    """What hangs on such a VM is where its failover put it: the refusal of the failover says all."""
+    if not any(True for _ in live_failover(evidence)):
+        return frozenset()
+    recorded = {failover.destination_vm_id for failover in judged_live_failovers(evidence.records)}
+    return frozenset(recorded - {None, ""})
 
 
 def test_vm_gives_back(evidence: Evidence) -> Iterator[Refusal]:
@@ -88,14 +101,21 @@ def no_destroyed_vm_holds_one(evidence: Evidence) -> Iterator[Refusal]:
 
 
 def held_by_destroyed(evidence: Evidence) -> Iterator[tuple[CloudVm, CloudVolume]]:
-    """Every destination VM of a failover that is destroyed and still holds a volume of ours, as CloudStack shows it."""
-    destinations = {failover.destination_vm_id for failover in evidence.records.failovers}
+    """Every destroyed VM that still holds a volume of ours, as CloudStack shows it.
+
+    An expunge doesn't ask who made the VM, nor whether any failover recorded it. Where the VM itself is not listed, as
+    for accounts that may not see destroyed ones (`allow.user.view.destroyed.vm`), the volume's own line tells.
+    """
     for facts in evidence.volumes:
         volume = facts.cloud
-        if isinstance(volume, CloudVolume) and volume.vm_id in destinations:
-            vm = evidence.find_vm(volume.vm_id)
-            if vm is not None and vm.is_gone:
+        if isinstance(volume, CloudVolume) and volume.vm_id is not None:
+            vm = evidence.find_vm(volume.vm_id) or _as_the_volume_tells(volume.vm_id, volume)
+            if vm.is_gone:
                 yield vm, volume
+
+
+def _as_the_volume_tells(vm_id: str, volume: CloudVolume) -> CloudVm:
+    return CloudVm(vm_id, volume.vm_name or vm_id, volume.vm_state or "")
 
 
 def expunge_due(evidence: Evidence, vm: CloudVm) -> datetime | None:

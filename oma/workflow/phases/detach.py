@@ -12,6 +12,7 @@ from oma.domain.errors import Code
 from oma.domain.states import Phase
 from oma.workflow.actions import perform, skip
 from oma.workflow.asking_again import refuse_detach, told_once
+from oma.workflow.finishing import park_after_sent
 from oma.workflow.look import Look, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
 from oma.workflow.run import Failure, Parked, Run
@@ -39,7 +40,9 @@ async def _detach(run: Run, detaches: Sequence[PlannedAction]) -> None:
     if todo:
         vm_ids = sorted({one.target.get_vm_id() for one in todo})
         look = await settled_look(run, [one.target.get_volume_id() for one in todo], vm_ids)
-        _refuse_what_moved(run, todo, look)
+        failures = [failure for one in todo if (failure := _problem(run, one, look)) is not None]
+        if failures:
+            await park_after_sent(run, detaches, failures)
         for one in todo:
             if run.find_action(one) is None and look.is_free(one.target.get_volume_id()):
                 sentence = f"{run.name_of(one.target)} is detached already; CloudStack and the OMA agree."
@@ -50,14 +53,8 @@ async def _detach(run: Run, detaches: Sequence[PlannedAction]) -> None:
         raise Parked(told_once(parked.failures)) from parked
 
 
-def _refuse_what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> None:
-    """Raises `Parked` for each volume that is no longer where the plan saw it, or whose VM does not stand still."""
-    failures = [failure for one in todo if (failure := _problem(run, one, look)) is not None]
-    if failures:
-        raise Parked(failures)
-
-
 def _problem(run: Run, one: PlannedAction, look: Look) -> Failure | None:
+    """The volume is no longer where the plan saw it, or its VM does not stand still."""
     volume_id, name = one.target.get_volume_id(), run.name_of(one.target)
     volume = look.volumes.get(volume_id)
     evidence = look.describe(volume_id)

@@ -8,6 +8,7 @@ from oma.domain.actions import ActionKind, PlannedAction
 from oma.domain.errors import Code
 from oma.domain.states import Phase
 from oma.workflow.actions import perform, skip
+from oma.workflow.finishing import park_after_sent
 from oma.workflow.look import Look, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
 from oma.workflow.run import Failure, Parked, Run
@@ -21,7 +22,9 @@ async def run(run: Run) -> PhaseOutcome:
     todo = [one for one in attaches if run.is_unsent(one)]
     if todo:
         look = await settled_look(run, [one.target.get_volume_id() for one in todo], [run.plan.oma_vm_id])
-        _refuse_what_moved(run, todo, look)
+        failures = _what_moved(run, todo, look)
+        if failures:
+            await park_after_sent(run, attaches, failures)
         for one in todo:
             if run.find_action(one) is None and look.is_home(one.target.get_volume_id(), run.plan.oma_vm_id):
                 sentence = f"{run.name_of(one.target)} is home already; CloudStack and the OMA agree."
@@ -43,7 +46,7 @@ def _require_proof(run: Run) -> None:
         raise Parked([Failure(Code.CLEANUP_FAILED, sentence, Phase.REATTACH)])
 
 
-def _refuse_what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> None:
+def _what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> list[Failure]:
     oma = look.vms.get(run.plan.oma_vm_id)
     failures: list[Failure] = []
     if oma is None or oma.state != "Running":
@@ -52,8 +55,7 @@ def _refuse_what_moved(run: Run, todo: Sequence[PlannedAction], look: Look) -> N
             Failure(Code.CLEANUP_FAILED, f"CloudStack shows the OMA as {state}, not Running.", Phase.REATTACH)
         )
     failures += [failure for one in todo if (failure := _problem(run, one, look)) is not None]
-    if failures:
-        raise Parked(failures)
+    return failures
 
 
 def _problem(run: Run, one: PlannedAction, look: Look) -> Failure | None:

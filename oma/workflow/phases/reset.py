@@ -80,12 +80,13 @@ async def _reset_records(run: Run) -> str:
         run.remember(action)
     now = run.tools.clock.now()
     sentence = f"{run.plan.vm_name} is cleaned up and ready for failover."
+    said = await _last_words(run)
     try:
         await run.journal.write(
-            _records(run, now),
+            _records(run, now, said),
             ActionEnded(action.id, ActionState.EXECUTED, "The records are reset, in one transaction."),
             StepEnded(Phase.RESET, StepStatus.COMPLETED, _step_sentence(run)),
-            JobEnded(JobState.COMPLETED, sentence, result=_result(run)),
+            JobEnded(JobState.COMPLETED, sentence, result=_result(run, said)),
         )
     except ConcurrentChange as error:
         failure = _changed_meanwhile(run, action, error)
@@ -95,7 +96,14 @@ async def _reset_records(run: Run) -> str:
     return sentence
 
 
-def _records(run: Run, now: datetime) -> RecordsReset:
+async def _last_words(run: Run) -> dict[str, str]:
+    """What this run left behind is named, and what the partial runs before it did."""
+    records = await run.tools.inventory.get_records(run.plan.context_id)
+    before = [leak.sentence for leak in records.partial_leaks]
+    return verdict.of_finished(run.plan, [*before, *leak_sentences(run)]).as_json()
+
+
+def _records(run: Run, now: datetime, said: dict[str, str]) -> RecordsReset:
     plan = run.plan
     ended = count(len(plan.open_failover_ids), "failover")
     return RecordsReset(
@@ -110,16 +118,15 @@ def _records(run: Run, now: datetime) -> RecordsReset:
             "status": "completed",
             "job_id": run.job.id,
             "completed_at": now.isoformat(),
-            **verdict.of_finished(run.plan, leak_sentences(run)).as_json(),
+            **said,
         },
         sentence=f"{plan.vm_name} is {READY_FOR_FAILOVER}; {ended} ended as failed.",
     )
 
 
-def _result(run: Run) -> dict[str, Any]:
+def _result(run: Run, said: dict[str, str]) -> dict[str, Any]:
     message = f"Failed execution cleanup completed for {run.plan.vm_name}"
     leaks = leaks_of(run)
-    said = verdict.of_finished(run.plan, leak_sentences(run)).as_json()
     return {"message": message, **({"leaks": leaks} if leaks else {}), **said}
 
 

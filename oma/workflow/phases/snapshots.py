@@ -18,6 +18,7 @@ from oma.domain.world import CloudSnapshot, CloudVolume
 from oma.ports import UpstreamError
 from oma.workflow.actions import perform, skip
 from oma.workflow.asking_again import problems_before_revert
+from oma.workflow.finishing import park_after_sent
 from oma.workflow.forcing import is_left_behind, wait_until_dead
 from oma.workflow.look import Look, ask, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
@@ -49,7 +50,7 @@ async def _revert(run: Run, reverts: Sequence[PlannedAction]) -> None:
     if todo:
         failures = await wait_until_dead(run) or await _problems_before_revert(run, todo)
         if failures:
-            raise Parked(failures)
+            await park_after_sent(run, reverts, failures)
         if not run.reverted:
             await run.journal.write(
                 PointOfNoReturnPassed(f"Point of no return: {count(len(todo), 'revert')} of {run.plan.vm_name} next.")
@@ -182,7 +183,7 @@ async def _delete(run: Run, deletes: Sequence[PlannedAction]) -> None:
                 sentence = f"Snapshot {snapshot.id} belongs to volume {snapshot.volume_id}; it is not ours to delete."
                 failures.append(Failure(Code.CLEANUP_FAILED, sentence, Phase.SNAPSHOTS))
         if failures:
-            raise Parked(failures)
+            await park_after_sent(run, deletes, failures)
     await perform(run, deletes)
 
 

@@ -10,6 +10,7 @@ import pytest
 from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark
 from oma.ports import Fault, RemoteStatus, UpstreamError
 from ossea.simulator.model import FaultKind
+from ossea.simulator.model.catalog import HOST_ID
 from tests.contract.ports.scene import MADE_AT, SIZE, Scene, new_id
 from tests.contract.ports.sides import Side
 
@@ -36,6 +37,11 @@ async def test_volumes_are_listed_as_cloudstack_shows_them(side: Side) -> None:
 async def test_the_volumes_of_a_vm_are_all_listed(side: Side) -> None:
     scene = await Scene(side).seed()
     assert {one.id for one in await side.cloud.list_volumes_of_vm(scene.vm)} == {scene.root, scene.data}
+
+
+async def test_a_host_tells_its_state_and_one_that_is_gone_is_removed(side: Side) -> None:
+    assert await side.cloud.find_host_state(HOST_ID) == "Up"
+    assert await side.cloud.find_host_state(new_id()) == "Removed"
 
 
 async def test_snapshots_are_listed_with_their_volume(side: Side) -> None:

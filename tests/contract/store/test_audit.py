@@ -18,6 +18,8 @@ from oma.domain.words import Words
 from tests.contract.store.conftest import Store
 from tests.contract.store.world import NOW, build_plan, build_queued, context_id, uid, volume_id
 
+pytestmark = pytest.mark.rule("2-reads-first")
+
 REASON = "the drill is over; \u00e9\u00df\u6f22 \U0001f9ea"
 
 

@@ -19,7 +19,7 @@ from database.tables import (
 )
 from oma.domain.changes import ActionEnded, ActionStarted, JobEnded, StatusRestored
 from oma.domain.errors import Code, OmaError
-from oma.domain.records import VmRecords
+from oma.domain.records import RivalFailover, VmRecords
 from oma.domain.states import ActionState, JobState
 from oma.ports import ContextFilter, Page
 from tests.contract.store.conftest import Store, sent_statements
@@ -233,6 +233,40 @@ async def test_failovers_newest_first_and_old_open_ones_too(store: Store) -> Non
     assert records.failovers[-1].is_open
     assert len(records.failovers) == 51
     assert {row.job_id for row in records.joblog} == {failover.job_id for failover in records.failovers}
+
+
+async def test_a_clock_that_was_once_ahead_makes_no_failover_the_newest(store: Store) -> None:
+    await store.seed("pgtest1")
+
+    def add(connection) -> None:
+        connection.execute(update(failover_jobs).values(status="failed", created_at=NOW + timedelta(days=3000)))
+        seed_failover(connection, "pgtest1", "today", created_at=NOW)
+
+    await store.door.write(add)
+
+    records = await store.inventory.get_records(context_id("pgtest1"))
+
+    assert [failover.job_id for failover in records.failovers] == ["today", failover_id("pgtest1")]
+
+
+async def test_failovers_of_others_at_that_time_are_read_where_a_test_vm_has_no_record(store: Store) -> None:
+    await store.seed("web-1", "WEB 1", "later")
+
+    def add(connection) -> None:
+        for name, at in (("web-1", 0), ("WEB 1", 100), ("later", 3 * 3600)):
+            of_this = failover_jobs.c.job_id == failover_id(name)
+            found = {"created_at": NOW + timedelta(seconds=at), "destination_vm_id": None}
+            connection.execute(update(failover_jobs).where(of_this).values(**found))
+
+    await store.door.write(add)
+
+    records = await store.inventory.get_records(context_id("web-1"))
+    assert records.rivals == (RivalFailover("WEB 1", None),)
+
+    recorded = update(failover_jobs).where(failover_jobs.c.job_id == failover_id("web-1"))
+    await store.door.write(lambda connection: connection.execute(recorded.values(destination_vm_id="vm-1")))
+    assert (await store.inventory.get_records(context_id("web-1"))).rivals == ()
+    assert (await store.inventory.get_records(context_id("WEB 1"))).rivals == (RivalFailover("web-1", "vm-1"),)
 
 
 async def test_the_last_completed_replication_is_there_behind_any_number_of_failed_ones(store: Store) -> None:

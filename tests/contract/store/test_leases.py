@@ -16,6 +16,8 @@ from oma.domain.states import JobState, LogLevel, Phase
 from tests.contract.store.conftest import Store
 from tests.contract.store.world import NOW, build_action, build_queued, uid
 
+pytestmark = pytest.mark.rule("6-one-run")
+
 EXPIRED = -5.0
 """A lease that has run out when it is given."""
 

@@ -27,6 +27,8 @@ from tests.contract.store.world import (
     uid,
 )
 
+pytestmark = pytest.mark.rule("2-times")
+
 NAME = "pgtest1"
 
 

@@ -107,6 +107,7 @@ async def test_a_volume_is_in_one_job_only_and_the_refusal_leaves_no_trace(store
         assert await store.rows(table, job_id=job_id) == []
 
 
+@pytest.mark.rule("2-handshake")
 async def test_a_status_that_somebody_changed_meanwhile_is_seen(store: Store) -> None:
     await store.seed("pgtest1", status="replicating")
 
@@ -189,6 +190,7 @@ async def test_a_key_that_another_daemon_used_a_moment_ago_is_told_as_the_key(
     assert [row["id"] for row in await store.rows(oma_jobs)] == [first.id]
 
 
+@pytest.mark.rule("6-one-run")
 async def test_two_daemons_that_queue_one_vm_at_once_get_one_job(store: Store, other: Store) -> None:
     await store.seed("pgtest1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -24,10 +25,10 @@ from oma.domain.changes import (
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import EventType
 from oma.domain.issues import Issue
-from oma.domain.jobs import ClaimedJob
+from oma.domain.jobs import ClaimedJob, CleanupRequest
 from oma.domain.leaks import Leak, LeakKind
 from oma.domain.states import ActionState, JobState, Phase, StepStatus
-from oma.domain.words import Words
+from oma.domain.words import SILENT, Words
 from tests.contract.store.conftest import Store
 from tests.contract.store.world import NOW, build_action, build_issue, build_queued, context_id, uid
 
@@ -36,10 +37,12 @@ FORCE = Words(force=True, resume=True, reason="the snapshot is locked by a backu
 EXPORT = {"system": "Volume Daemon", "code": "nbd_reload_failed", "text": "no answer to SIGHUP"}
 
 
-async def park(store: Store, *failed: tuple[ActionKind, dict[str, str] | None], name: str = "pgtest1") -> ClaimedJob:
+async def park(
+    store: Store, *failed: tuple[ActionKind, dict[str, str] | None], name: str = "pgtest1", words: Words = SILENT
+) -> ClaimedJob:
     """A run whose actions of these kinds failed, each with an open issue."""
     await store.seed(name)
-    await store.journal.queue_job(build_queued(name))
+    await store.journal.queue_job(build_queued(name, request=CleanupRequest(name, words=words).as_json()))
     run = await store.journal.claim_job("oma-1", 30)
     assert run is not None
     changes: list[Any] = [StepStarted(Phase.SNAPSHOTS, "Begins.")]
@@ -198,6 +201,70 @@ async def test_the_same_call_twice_resumes_once(store: Store) -> None:
     assert found is not None
     assert found.id == run.job.id
     assert await store.reader.find_job_resumed_by(context_id("pgtest1"), "key-2") is None
+
+
+async def test_the_same_call_again_does_not_resume_a_run_that_was_parked_again(store: Store) -> None:
+    """Its answer was lost, and what stands in the way by now is another issue, which nobody has looked at."""
+    run = await park(store, (ActionKind.DELETE_SNAPSHOT, None))
+    await store.journal.resume_job(resumed(run, key="key-1"))
+    await park_again(store)
+    again = await store.journal.resume_job(resumed(run, key="key-1"))
+    assert again.state is JobState.PARKED
+    assert {row["state"] for row in await store.rows(oma_issues, id=uid("issue", run.job.id, "second"))} == {"open"}
+    assert (await store.journal.resume_job(resumed(run, key="key-2"))).state is JobState.QUEUED
+
+
+async def test_a_key_is_for_one_wording(store: Store) -> None:
+    run = await park(store, (ActionKind.DELETE_SNAPSHOT, None))
+    await store.journal.resume_job(resumed(run, key="key-1"))
+    for words in (Words(resume=True), replace(FORCE, reason="another reason")):
+        with pytest.raises(OmaError) as raised:
+            await store.journal.resume_job(resumed(run, words, key="key-1"))
+        assert raised.value.code is Code.IDEMPOTENCY_KEY_REUSED
+
+
+async def test_force_that_was_said_for_a_live_vm_is_said_for_failures_after_a_forced_resume(store: Store) -> None:
+    live = Words(force=True, destination_vm_id=uid("vm"), reason="given up")
+    run = await park(store, (ActionKind.DELETE_SNAPSHOT, None), words=live)
+    assert not run.job.request.words.passes_failures
+    with pytest.raises(OmaError):
+        await store.journal.resume_job(resumed(run, Words(resume=True)))
+    job = await store.journal.resume_job(resumed(run))
+    assert job.request.words.passes_failures
+
+
+async def test_a_word_that_was_said_before_keeps_its_own_reason(store: Store) -> None:
+    said = Words(end_holders=True, reason="hung since midnight")
+    run = await park(store, (ActionKind.STOP_VM, None), words=said)
+    job = await store.journal.resume_job(resumed(run))
+    words = job.request.words
+    assert (words.end_holders, words.reason, words.force_reason) == (True, said.reason, FORCE.reason)
+    assert Words.from_json(words.as_json()) == words
+
+
+async def test_two_resumes_at_once_are_one(store: Store) -> None:
+    run = await park(store, (ActionKind.DELETE_SNAPSHOT, None))
+    answers = await asyncio.gather(
+        *(store.journal.resume_job(resumed(run, key=f"key-{number}")) for number in range(6)), return_exceptions=True
+    )
+    codes = [one.code for one in answers if isinstance(one, OmaError)]
+    assert codes == [Code.CLEANUP_IN_PROGRESS] * 5
+    entries = (await store.reader.list_audit(50, None)).items
+    assert sum(entry.draft.action is AuditAction.RUN_RESUMED for entry in entries) == 1
+
+
+async def park_again(store: Store) -> None:
+    claimed = await store.journal.claim_job("oma-1", 30)
+    assert claimed is not None
+    (action,) = claimed.actions
+    issue = replace(
+        build_issue(claimed.job.id, claimed.job.vm_name, cause="second"),
+        kind=ActionKind.DELETE_SNAPSHOT.value,
+        action_id=action.id,
+    )
+    await store.journal.apply(
+        claimed.lease, [IssueOpened(issue, "Opened."), JobEnded(JobState.PARKED, "Parked.", error={"detail": "x"})], NOW
+    )
 
 
 async def test_a_leak_is_tracked_in_the_transaction_of_its_action(store: Store) -> None:

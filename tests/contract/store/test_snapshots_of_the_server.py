@@ -14,12 +14,15 @@ import pytest
 from sqlalchemy import Connection, create_engine, select
 
 from database.tables import oma_jobs
+from oma.domain.actions import ActionKind
 from oma.domain.changes import ActionStarted, IssueOpened, JobEnded, StepStarted
 from oma.domain.errors import Code, OmaError
 from oma.domain.states import JobState, Phase
 from oma.store.leases import claim_job
 from oma.store.queueing import queue_job
+from oma.store.resuming import resume_job
 from tests.contract.store.conftest import Store
+from tests.contract.store.test_resuming import park, resumed
 from tests.contract.store.world import NOW, build_action, build_issue, build_plan, build_queued, uid
 
 pytestmark = pytest.mark.mariadb
@@ -116,3 +119,21 @@ async def test_queueing_sees_an_issue_and_a_key_of_the_moment_before(store: Stor
     assert refused.value.code is Code.NEEDS_RESOLUTION
     again, events = await old.run(lambda connection: queue_job(connection, third))
     assert (again.id, events) == (job.id, [])
+
+
+async def test_a_resume_sees_an_issue_of_the_moment_before(store: Store, old: OldTransaction) -> None:
+    """It was resumed by somebody else and parked again meanwhile, for something that force does not pass."""
+    run = await park(store, (ActionKind.DELETE_SNAPSHOT, None))
+    await old.begin()
+    await store.journal.resume_job(resumed(run))
+    claimed = await store.journal.claim_job("oma-1", 30)
+    assert claimed is not None
+    issue = build_issue(run.job.id, cause="revert/2")
+    await store.journal.apply(
+        claimed.lease, [IssueOpened(issue, "Issue."), JobEnded(JobState.PARKED, "Parked.", error={"detail": "x"})], NOW
+    )
+
+    with pytest.raises(OmaError) as refused:
+        await old.run(lambda connection: resume_job(connection, resumed(run)))
+
+    assert (refused.value.code, refused.value.fields["issue_ids"]) == (Code.NEEDS_RESOLUTION, [issue.id])

@@ -94,6 +94,8 @@ class Estate:
     resumed: list[JobResumed] = field(default_factory=list)
     audit: list[AuditDraft] = field(default_factory=list)
     database_down: bool = False
+    conflicts: int = 0
+    """Times that somebody changes the VM's status between looking and queueing."""
     broken: Exception | None = None
     asked: list[Any] = field(default_factory=list)
     on_queued: Callable[[], None] | None = None
@@ -190,12 +192,11 @@ class StubInventory:
 class StubJournal:
     def __init__(self, estate: Estate) -> None:
         self.estate = estate
-        self.conflicts = 0
 
     async def queue_job(self, queued: JobQueued) -> Job:
         self.estate.look()
-        if self.conflicts:
-            self.conflicts -= 1
+        if self.estate.conflicts:
+            self.estate.conflicts -= 1
             raise ConcurrentChange
         self.estate.queued.append(queued)
         job = Job(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import aiohttp
 
 from appliance.web import serve_site
@@ -18,7 +20,7 @@ async def test_every_answer_says_whether_the_replica_is_good_and_what_is_next(ap
     """A healthy VM, one that is at work, a dry run, a name that nobody has, a bad body, a foreign site, a fault."""
     api.estate.add_vm("pgtest1")
     api.estate.add_vm("well", status="ready_for_failover")
-    asked = (
+    asked: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
         ("well", {}, {}),
         ("pgtest1", {"json": {"dry_run": True}}, {}),
         ("pgtest1", {"json": {"nonsense": 1}}, {}),
@@ -50,6 +52,14 @@ async def test_every_answer_says_whether_the_replica_is_good_and_what_is_next(ap
     _, body, _ = await post(api, "pgtest1")
     assert (body["code"], body["replica"]) == ("internal_error", "unknown")
     assert body["next"]
+
+
+async def test_a_status_that_keeps_changing_is_told_with_its_own_next_step(api: Api):
+    api.estate.add_vm("pgtest1")
+    api.estate.conflicts = 3
+    status, body, _ = await post(api, "pgtest1")
+    assert (status, body["code"], body["replica"]) == (409, "operation_in_progress", "unknown")
+    assert "current_status" in body["next"]
 
 
 async def test_a_dry_run_estimates_the_time_and_gives_the_command_that_runs_exactly_it(api: Api):

@@ -37,7 +37,7 @@ async def browser(daemon: StubDaemon) -> AsyncIterator[TestClient[Any, Any]]:
 async def test_estate_shows_the_verdict_of_the_last_run_unless_a_failover_has_begun_since(daemon, browser):
     def with_summary(name: str, first: int, at: str):
         records = samples.vm_records(name, first=first)
-        summary = {
+        summary: dict[str, object] = {
             "operation": "failed-execution-cleanup",
             "status": "parked",
             "ended_at": at,
@@ -60,7 +60,8 @@ async def test_estate_shows_the_verdict_of_the_last_run_unless_a_failover_has_be
 
 async def test_a_failure_stands_once_on_the_page_and_its_steps_are_numbered_once(daemon, browser):
     sentence = "The revert of vol-1 failed. Its own job ended failed. CloudStack said: no such file"
-    failed = replace(samples.parked_job(), error={**samples.parked_job().error, "detail": sentence})
+    job = samples.parked_job()
+    failed = replace(job, error={**(job.error or {}), "detail": sentence})
     daemon.estate.put_job(failed)
     daemon.estate.issues.append(replace(samples.issue(), title=sentence))
     daemon.estate.steps["job-1"] = [
@@ -83,7 +84,11 @@ async def test_a_failure_stands_once_on_the_page_and_its_steps_are_numbered_once
 
 async def test_a_parked_run_leaves_its_verdict_on_the_estate_and_a_running_one_none(daemon, browser):
     records = samples.vm_records("pgtest1")
-    told = {"operation": "failed-execution-cleanup", "ended_at": samples.NOW.isoformat(), "replica": "unknown"}
+    told: dict[str, object] = {
+        "operation": "failed-execution-cleanup",
+        "ended_at": samples.NOW.isoformat(),
+        "replica": "unknown",
+    }
     daemon.estate.add(replace(records, context=replace(records.context, last_operation_summary=told)))
     for state, shown in ((JobState.PARKED, 1), (JobState.RUNNING, 0)):
         daemon.estate.put_job(samples.job(state=state))

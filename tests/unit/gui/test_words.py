@@ -188,6 +188,24 @@ async def test_a_parked_run_without_an_issue_goes_on_by_a_click(daemon, browser)
     assert daemon.estate.job_rows["job-1"].state is JobState.QUEUED
 
 
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ({"end_test": "yes", "reason": "over"}, "end_test"),
+        ({"force": "yes"}, "reason"),
+        ({"force": "no", "reason": "no"}, "force"),
+        ({"force": "yes", "reason": "why", "destination_vm_id": UNTRACKED}, "destination_vm_id"),
+        ({"force": "yes", "reason": "why", f"snapshot:{UNTRACKED}": UNTRACKED}, "snapshots"),
+    ],
+)
+async def test_a_form_that_resumes_says_nothing_that_would_make_another_plan(daemon, browser, form, field):
+    daemon.estate.put_job(samples.parked_job())
+    answer = await browser.post("/jobs/job-1/resume", data=form, allow_redirects=False)
+    assert answer.status == 422
+    assert field in await answer.text()
+    assert daemon.estate.resumed == []
+
+
 async def test_a_parked_run_with_an_issue_that_force_never_passes_offers_nothing(daemon, browser):
     daemon.estate.put_job(samples.parked_job())
     daemon.estate.issues.append(samples.issue())

@@ -16,8 +16,8 @@ def rows(count: int, start: int = 0):
     return [{"id": f"v{number}", "name": f"disk {number}"} for number in range(start, start + count)]
 
 
-def page_of(items, count):
-    return Answer(body={"xresponse": {"count": count, "volume": items}})
+def page_of(items, count, array="volume"):
+    return Answer(body={"xresponse": {"count": count, array: items}})
 
 
 def ids(volumes):
@@ -197,14 +197,14 @@ def test_a_snapshot_of_an_older_server_has_no_size_and_does_not_say_whether_it_c
     assert (snapshot.size_bytes, snapshot.revertable) == (None, None)
 
 
-def owned_by_a_project(table):
+def owned_by_a_project(table, array="volume"):
     """`listall` leaves it out; asked for projects alone, the account's own things are left out."""
 
     def answer(params):
         wanted = params.get("ids", params.get("id", "")).split(",")
         named = [row for row in table if row["id"] in wanted] if wanted != [""] else table
         shown = [row for row in named if ("projectid" in params) == row["project"]]
-        return page_of(shown, len(shown))
+        return page_of(shown, len(shown), array)
 
     return answer
 
@@ -220,6 +220,12 @@ async def test_volumes_of_a_vm_in_a_project_are_listed(stub: Stub, client: Cloud
     stub.script("listVolumes", *[owned_by_a_project([{**row, "project": True} for row in rows(2)])] * 2)
     assert ids(await client.list_volumes(vm_id="vm-1")) == ["v0", "v1"]
     assert [params.get("projectid") for params in stub.sent("listVolumes")] == [None, "-1"]
+
+
+async def test_events_of_a_vm_in_a_project_are_listed(stub: Stub, client: CloudStack):
+    stub.script("listEvents", *[owned_by_a_project([{**row, "project": True} for row in rows(2)], "event")] * 2)
+    assert len(await client.list_events(resource_id="vm-1")) == 2
+    assert [params.get("projectid") for params in stub.sent("listEvents")] == [None, "-1"]
 
 
 async def test_what_is_listed_is_not_asked_for_twice(stub: Stub, client: CloudStack):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from oma.domain.actions import Action
 from oma.domain.audit import AuditDraft, AuditEntry
@@ -59,6 +60,8 @@ class FakeJournal:
         self.fence = 0
         self.down = False
         self.issues: list[Issue] = []
+        self.summaries: list[dict[str, Any] | None] = []
+        """What the VMs' records keep of the runs that ended."""
         self.claims = 0
         self.refused: list[Lease] = []
         """Leases under which somebody tried to write who no longer held them."""
@@ -88,6 +91,14 @@ class FakeJournal:
     def lapse(self, job_id: str) -> None:
         """The lease ran out: the next claim takes the job again."""
         self.waiting.append(job_id)
+
+    async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
+        raise AssertionError("the worker opens no issues about the world")
+
+    async def close_world_issues(
+        self, context_id: str, kept: Sequence[str], sentence: str, evidence: Mapping[str, Any], at: datetime
+    ) -> Sequence[str]:
+        raise AssertionError("the worker closes no issues about the world")
 
     def look(self) -> None:
         if self.down:
@@ -143,6 +154,7 @@ class FakeJournal:
             if isinstance(change, IssueOpened):
                 self.issues.append(change.issue)
             if isinstance(change, JobEnded):
+                self.summaries.append(change.summary)
                 self.jobs[job.id] = replace(job, state=change.state, error=change.error, lease_owner=None)
             if isinstance(change, JobReleased):
                 self.jobs[job.id] = replace(job, state=JobState.QUEUED, lease_owner=None)

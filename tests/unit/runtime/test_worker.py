@@ -144,6 +144,10 @@ async def test_a_fault_of_ours_parks_the_job_with_an_issue(bench: Bench):
     (issue,) = bench.journal.issues
     assert job.error["issue_id"] == issue.id
     assert "nobody foresaw this" not in str(job.error)
+    (summary,) = bench.journal.summaries
+    assert summary is not None
+    assert (summary["status"], summary["replica"]) == ("parked", "unknown")
+    assert summary["next"] == job.error["next"]
     assert [event.sentence for event in bench.published] == ["IssueOpened", "JobEnded"]
 
 

@@ -24,6 +24,7 @@ from tests.fakes.stage import Stage
 STOPPED = BrokenVm(test_vm_state="Stopped")
 
 
+@pytest.mark.rule("2-reads-first")
 async def test_a_dry_run_changes_nothing_and_shows_every_action(stage: Stage) -> None:
     vm = await stage.add()
     before = await _everything(stage)
@@ -37,6 +38,7 @@ async def test_a_dry_run_changes_nothing_and_shows_every_action(stage: Stage) ->
     assert answer["message"].startswith("Dry run for pgtest1: 11 actions planned, nothing was changed")
 
 
+@pytest.mark.rule("2-reads-first")
 async def test_a_refused_call_writes_its_audit_entry_and_nothing_else(stage: Stage) -> None:
     vm = await stage.add(STOPPED)
     stage.world.forget_snapshot(vm.snapshot_id(0))

@@ -13,6 +13,8 @@ from oma.service.queries import get_vm
 from tests.fakes.scenario import BrokenVm
 from tests.fakes.stage import Stage
 
+pytestmark = pytest.mark.rule("7-destroyed-holds")
+
 
 async def destroyed(stage: Stage) -> BrokenVm:
     vm = await stage.add(BrokenVm(test_vm_state="Stopped"))
@@ -71,4 +73,16 @@ async def test_an_answer_that_is_missing_closes_nothing(stage: Stage) -> None:
     stage.volumes.weather.silent_for.add("scan_devices")
     with pytest.raises(Refused):
         await stage.submit(vm)
+    assert [row["state"] for row in await stage.rows(oma_issues)] == ["open"]
+
+
+async def test_a_volume_that_went_with_the_vm_closes_nothing(stage: Stage) -> None:
+    vm = await destroyed(stage)
+    with pytest.raises(Refused):
+        await stage.submit(vm)
+    stage.world.forget_volume(vm.volume_ids[0])
+    stage.world.change_volume(vm.volume_ids[1], vm_id=None)
+    with pytest.raises(Refused) as refused:
+        await stage.submit(vm)
+    assert "no longer lists" in refused.value.sentence
     assert [row["state"] for row in await stage.rows(oma_issues)] == ["open"]

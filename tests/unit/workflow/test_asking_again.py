@@ -16,6 +16,8 @@ from tests.fakes.scenario import OMA, BrokenVm, Disk
 from tests.fakes.stage import Stage
 from tests.unit.workflow.evidence import unknown_process
 
+pytestmark = pytest.mark.rule("6-asks-again")
+
 CLIENT = DeviceHolder(NBD_CLIENT, "10.0.0.5:40112")
 LOOP = DeviceHolder("loop", "loop3")
 

@@ -20,6 +20,8 @@ from tests.fakes.scenario import OMA, BrokenVm, Disk
 from tests.fakes.stage import Stage
 from tests.unit.workflow.evidence import at_home, build, held_by, injection, on_test_vm, scan
 
+pytestmark = pytest.mark.rule("3-end-holders")
+
 HUNG = Words(end_holders=True, reason="hung since midnight")
 ROOT, CHILD = ProcessId(4700, 90), ProcessId(4711, 100)
 

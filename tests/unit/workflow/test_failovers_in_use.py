@@ -19,6 +19,8 @@ from oma.workflow.planning import build_plan
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import FAILED_OVER_AT, NOW, OMA, TEST_VM, build, changed_records
 
+pytestmark = pytest.mark.rule("2-live-started", "2-live-never-started", "2-live-without-vm", "2-finished-test")
+
 CREATED = VmEvent("VM.CREATE", FAILED_OVER_AT, "Successfully created entity for deploying Vm. Vm Id: 7")
 DEPLOYED = VmEvent("VM.CREATE", FAILED_OVER_AT, "Successfully completed deploying Vm. Vm Id: 7")
 SAID = Words(force=True, destination_vm_id=TEST_VM, reason="the failover is given up")
@@ -51,7 +53,8 @@ STARTED = [
     {"state": "Starting"},
     {"state": "Stopping"},
     {"events": (CREATED, VmEvent("VM.START", NOW))},
-    {"events": (CREATED, VmEvent("VM.CREATE", NOW, "Scheduled async job for starting Vm. Vm Id: 7"))},
+    {"events": (CREATED, VmEvent("VM.CREATE", NOW, "starting Vm. Vm Id: 7", "Started"))},
+    {"events": (CREATED, VmEvent("VM.CREATE", NOW, "Successfully completed starting Vm. Vm Id: 7"))},
     {"events": (CREATED, VmEvent("VM.STOP", NOW))},
     {"events": (CREATED, VmEvent("VM.REBOOT", NOW))},
     {"events": (CREATED, VmEvent("VM.MIGRATE", NOW))},
@@ -72,12 +75,20 @@ class TestLiveFailover:
 
     def test_the_sentence_says_by_what_it_is_known(self) -> None:
         assert "CloudStack's event log shows VM.START at 2026-03-01T03:00:00Z" in first(live(**STARTED[3])).sentence  # type: ignore[arg-type]
-        assert "reached vm-startup-and-validation" in first(live(**STARTED[12])).sentence  # type: ignore[arg-type]
+        assert "reached vm-startup-and-validation" in first(live(**STARTED[13])).sentence  # type: ignore[arg-type]
 
     def test_one_that_never_started_names_the_command(self) -> None:
         refusal = first(live())
         assert refusal.code is Code.LIVE_FAILOVER
         assert f"oma cleanup pgtest1 --force --destination-vm-id {TEST_VM} --reason" in refusal.next_step
+
+    @pytest.mark.parametrize("found", [{}, {"state": "Running"}])
+    def test_its_volumes_are_no_second_reason(self, found: dict[str, object]) -> None:
+        assert {refusal.code for refusal in judge(live(**found))} == {Code.LIVE_FAILOVER}  # type: ignore[arg-type]
+
+    def test_the_scheduled_line_of_a_deployment_tells_no_start(self) -> None:
+        scheduled = VmEvent("VM.CREATE", NOW, "Scheduled async job for starting Vm. Vm Id: 7", "Scheduled")
+        assert judge(live(events=(CREATED, scheduled), words=SAID)) == ()
 
     @pytest.mark.parametrize(
         "words",

@@ -15,6 +15,8 @@ from ossea.simulator.model import FaultKind
 from tests.fakes.scenario import OMA, BrokenVm, Disk
 from tests.fakes.stage import Stage
 
+pytestmark = pytest.mark.rule("8-force", "4-stopped")
+
 REASON = "the storage team knows of it"
 FORCE = Words(force=True, reason=REASON)
 RESUME = Words(force=True, resume=True, reason=REASON)
@@ -192,7 +194,7 @@ async def test_a_vm_that_runs_again_meanwhile_is_not_reverted_under(stage: Stage
 
 async def test_a_run_that_had_force_from_its_beginning_passes_at_once(stage: Stage) -> None:
     vm = await stage.add()
-    await _fail_once(stage, vm)
+    await fail_once(stage, vm)
     break_for_ever(stage, "deleteSnapshot")
     job = await stage.clean(vm, words=FORCE)
     assert job.state is JobState.COMPLETED
@@ -202,7 +204,7 @@ async def test_a_run_that_had_force_from_its_beginning_passes_at_once(stage: Sta
 
 async def test_force_passes_no_failed_revert(stage: Stage) -> None:
     vm = await stage.add()
-    await _fail_once(stage, vm)
+    await fail_once(stage, vm)
     break_for_ever(stage, "revertSnapshot")
     job = await stage.clean(vm, words=FORCE)
     assert job.state is JobState.PARKED
@@ -214,7 +216,7 @@ async def test_force_passes_no_failed_revert(stage: Stage) -> None:
 
 async def test_force_passes_no_device_that_did_not_come_back(stage: Stage) -> None:
     vm = await stage.add()
-    await _fail_once(stage, vm)
+    await fail_once(stage, vm)
     stage.volumes.hidden_devices.add(vm.volume_id(1))
     job = await stage.clean(vm, words=FORCE)
     assert job.state is JobState.PARKED
@@ -224,7 +226,7 @@ async def test_force_passes_no_device_that_did_not_come_back(stage: Stage) -> No
 async def test_force_passes_no_silence(stage: Stage) -> None:
     """Whether the snapshot was deleted can't be told: that is no failure that force knows."""
     vm = await stage.add()
-    await _fail_once(stage, vm)
+    await fail_once(stage, vm)
     stage.cloud.weather.lose_requests += ["deleteSnapshot"] * 2
     job = await stage.clean(vm, words=FORCE)
     assert job.state is JobState.PARKED
@@ -258,7 +260,7 @@ async def test_a_leftover_is_known_after_a_restart(stage: Stage) -> None:
     assert len(await leaks(stage)) == len(job.result["leaks"])
 
 
-async def _fail_once(stage: Stage, vm: BrokenVm) -> None:
+async def fail_once(stage: Stage, vm: BrokenVm) -> None:
     """An earlier run of this VM that failed."""
     await stage.sql(
         "INSERT INTO oma_jobs (id, context_id, vm_name, operation, state, request, plan, plan_digest, correlation_id, "

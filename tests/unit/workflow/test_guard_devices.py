@@ -16,6 +16,8 @@ from oma.workflow.guards.devices import device_agrees, device_in_use
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import OMA, build, changed_records, volume_id
 
+pytestmark = pytest.mark.rule("3-held", "3-unknown", "3-old-daemon")
+
 END = Words(end_holders=True, reason="hung since midnight")
 COMMAND = "oma cleanup pgtest1 --end-holders --reason 'the injection hangs'"
 LOOP = DeviceHolder("loop", "loop3")
@@ -111,7 +113,8 @@ def test_beside_an_injection_what_else_holds_the_device_has_to_be_closed_first()
     refusal = only(on_oma(make.injection(), LOOP, words=END))
     assert "held on the OMA by loop loop3;" in refusal.sentence
     assert refusal.next_step == (
-        "Close what holds it, then ask again: losetup -d /dev/loop3. The driver injection can then be ended: " + COMMAND
+        "Close what holds it, then ask again: losetup -d /dev/loop3. The driver injection can then be ended: "
+        "oma cleanup pgtest1 --end-holders --reason 'hung since midnight'"
     )
     assert len(refusal.evidence["holders"]) == 2
 

@@ -13,6 +13,8 @@ from oma.workflow.guards.marks import foreign_marker
 from oma.workflow.guards.records import answers_are_complete
 from tests.unit.workflow.evidence import build, unanswered, volume_id
 
+pytestmark = pytest.mark.rule("6-foreign-marker")
+
 SILENT = Unanswered("the markers", "CloudStack", "432: the command listTags does not exist")
 
 

@@ -30,6 +30,7 @@ def test_a_dead_test_failover_may_be_cleaned() -> None:
     assert judge(build()) == ()
 
 
+@pytest.mark.rule("2-needs-cleanup")
 def test_nothing_is_left_to_clean() -> None:
     refusal = only(make.nothing_left())
     assert refusal.code is Code.NOTHING_TO_CLEAN
@@ -78,6 +79,7 @@ class TestOperationInProgress:
         assert codes[0] is Code.OPERATION_IN_PROGRESS
 
 
+@pytest.mark.rule("2-not-knowing")
 class TestMissingAnswers:
     def test_who_did_not_answer_is_named(self) -> None:
         refusal = only(build(unanswered=(make.unanswered("the VM snapshots"),)))
@@ -115,6 +117,7 @@ class TestMissingAnswers:
         ]
 
 
+@pytest.mark.rule("2-records")
 class TestRecords:
     @pytest.mark.parametrize(
         ("changes", "sentence"),
@@ -151,6 +154,7 @@ class TestPlaces:
         evidence = changed_records(build(), failovers=(make.failover(destination_vm_id=OMA),))
         assert {refusal.code for refusal in judge(evidence)} == {Code.VOLUME_ON_FOREIGN_VM}
 
+    @pytest.mark.rule("2-listed")
     def test_a_volume_that_is_no_longer_listed_is_an_alarm(self) -> None:
         gone = VolumeFacts(volume_id(1), None, None, on_oma=False)
         refusal = only(build(volumes=(make.on_test_vm(0), gone)))
@@ -158,6 +162,7 @@ class TestPlaces:
         assert refusal.sentence == f"Alarm: CloudStack no longer lists the volume disk-1 ({volume_id(1)})."
 
     @pytest.mark.parametrize("changes", [{"pending_job_id": "job-1"}, {"state": "RevertSnapshotting"}])
+    @pytest.mark.rule("4-busy")
     def test_a_volume_in_transition_is_busy(self, changes: dict[str, str]) -> None:
         records = make.records(joblog=(make.joblog(status="failed"),))
         refusal = only(build(records=records, volumes=(make.on_test_vm(0), make.on_test_vm(1, **changes))))
@@ -179,6 +184,7 @@ class TestPlaces:
         assert "never with expunge" in refusal.next_step
 
     @pytest.mark.parametrize("place", [make.detached(1, on_oma=True), replace(make.on_test_vm(1), on_oma=True)])
+    @pytest.mark.rule("4-detached-everywhere")
     def test_detached_means_detached_on_the_oma_too(self, place: VolumeFacts) -> None:
         refusal = only(build(volumes=(make.on_test_vm(0), place), devices=make.scan(1)))
         assert refusal.code is Code.STATE_UNKNOWN
@@ -190,6 +196,7 @@ class TestPlaces:
 
 
 class TestSnapshots:
+    @pytest.mark.rule("5-missing")
     def test_a_volume_without_one_stops_everything(self) -> None:
         refusal = only(build(snapshots=(make.tracked(0),)))
         assert refusal.code is Code.SNAPSHOT_MISSING
@@ -225,6 +232,7 @@ class TestSnapshots:
         assert refusal.evidence["snapshot_id"] == make.snapshot_id(0)
 
 
+@pytest.mark.rule("2-all-refusals")
 class TestPrecedence:
     ORDER = (
         Code.LIVE_FAILOVER,

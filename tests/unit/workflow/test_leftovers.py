@@ -10,7 +10,7 @@ import pytest
 from oma.domain.actions import ActionKind
 from oma.domain.errors import Code
 from oma.domain.evidence import Evidence, VmContents, VmHistory
-from oma.domain.records import DoubtfulTime
+from oma.domain.records import DoubtfulTime, RivalFailover
 from oma.domain.verdict import of_finished
 from oma.domain.world import CloudVm, CloudVolume, Unanswered, VmEvent
 from oma.workflow.guards import judge
@@ -19,6 +19,8 @@ from oma.workflow.planning import build_plan
 from oma.workflow.vm_names import build_test_vm_prefix, read_time_stamp
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import FAILED_OVER_AT, GIB, NOW, OMA, TEST_VM, build, changed_records
+
+pytestmark = pytest.mark.rule("7-known", "7-destroyed-holds")
 
 STAMP = int(FAILED_OVER_AT.timestamp())
 LOST = "1057-vm"
@@ -100,6 +102,30 @@ class TestKnownByName:
         assert len(plan.left_alone) == 2
         assert "2 VMs carry the time stamp of this failover" in plan.left_alone[0]
 
+    @pytest.mark.parametrize(
+        ("rival", "known"),
+        [
+            (RivalFailover("PGTEST1", None), False),
+            (RivalFailover("pgtest1", LOST), False),
+            (RivalFailover("pgtest1", "its-own"), True),
+            (RivalFailover("pgtest10", None), True),
+            (RivalFailover("pgtest1-test-1", None), True),
+        ],
+    )
+    def test_a_vm_that_may_be_of_another_vms_failover_is_a_doubt(self, rival: RivalFailover, *, known: bool) -> None:
+        plan = build_plan(changed_records(lost(), rivals=(rival,)))
+        assert (plan.test_vm is not None) is known
+        assert [f"it may be of a failover of {rival.vm_name}" in one for one in plan.left_alone] == [True] * (not known)
+
+    def test_a_failover_that_never_reached_the_creation_made_none(self) -> None:
+        plan = build_plan(changed_records(lost(), joblog=(make.joblog(step_names=("virtio-driver-injection",)),)))
+        assert plan.test_vm is None
+        assert "the failover failover-1 never reached vm-creation" in plan.left_alone[0]
+
+    def test_the_test_vm_of_a_vm_with_a_longer_name_is_not_even_told(self) -> None:
+        plan = build_plan(lost(name=f"pgtest1-test-1-test-{STAMP}"))
+        assert (plan.test_vm, plan.left_alone) == (None, ())
+
     def test_a_gone_one_is_nothing(self) -> None:
         plan = build_plan(lost(state="Destroyed"))
         assert (plan.test_vm, plan.left_alone) == (None, ())
@@ -180,6 +206,28 @@ class TestDestroyed:
     def test_the_hour_of_its_expunge_is_told(self) -> None:
         (refusal,) = judge(self.destroyed(events=(VmEvent("VM.DESTROY", NOW - timedelta(hours=20)),)))
         assert refusal.sentence.endswith("an expunge may destroy it at 2026-03-01T07:00:00Z.")
+
+    def test_a_second_destroy_does_not_put_the_hour_off(self) -> None:
+        hours = {"VM.DESTROY": (30, 20, 2), "VM.RECOVER": (25,)}
+        events = tuple(
+            VmEvent(kind, NOW - timedelta(hours=ago)) for kind, all_of_them in hours.items() for ago in all_of_them
+        )
+        (refusal,) = judge(self.destroyed(events=events))
+        assert refusal.evidence["expunge_due"] == "2026-03-01T07:00:00Z"
+
+    def test_one_that_no_failover_recorded_is_as_critical(self) -> None:
+        evidence = changed_records(self.destroyed(), failovers=(make.failover(destination_vm_id=None),))
+        (refusal,) = judge(evidence)
+        assert refusal.evidence["kind"] == "destroyed_vm_holds_volume"
+
+    def test_one_that_the_account_may_not_see_is_told_by_its_volume(self) -> None:
+        hidden = build(
+            vms=(CloudVm(OMA, "oma", "Running"),),
+            volumes=(make.on_test_vm(0, vm_state="Destroyed"), make.detached(1)),
+        )
+        (refusal,) = judge(hidden)
+        assert refusal.evidence["kind"] == "destroyed_vm_holds_volume"
+        assert refusal.evidence["vm_id"] == TEST_VM
 
     def test_one_that_holds_nothing_is_nothing(self) -> None:
         evidence = replace(self.destroyed(), volumes=(make.detached(0), make.detached(1)))

@@ -19,6 +19,8 @@ from oma.workflow.planning import build_plan
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import NOW, OMA, TEST_VM, build, changed_records, volume_id
 
+pytestmark = pytest.mark.rule("2-alive-failover", "2-alive-replication")
+
 LIMITS = GuardLimits()
 
 

@@ -17,6 +17,8 @@ from oma.workflow.revert_need import RevertNeed, revert_need
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import FAILED_OVER_AT, NOW, build, changed_records, unanswered
 
+pytestmark = pytest.mark.rule("5-need")
+
 LONG_BEFORE = FAILED_OVER_AT - timedelta(days=3)
 MOVED = ("source-vm-power-off", "vm-creation", "volume-attachment")
 

@@ -14,6 +14,8 @@ from oma.workflow.replicated import replicated_since
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import SNAPSHOT_AT, build, volume_id
 
+pytestmark = pytest.mark.rule("5-replicated")
+
 BEFORE, AFTER = SNAPSHOT_AT - timedelta(hours=3), SNAPSHOT_AT + timedelta(minutes=1)
 
 
@@ -39,14 +41,14 @@ def test_a_change_id_stored_after_the_snapshot_is_one() -> None:
     "history",
     [
         (row("old", BEFORE),),
-        (row("old", SNAPSHOT_AT),),
+        (row("old", SNAPSHOT_AT - timedelta(seconds=1)),),
         (row(None, AFTER), row("old", BEFORE)),
         (row("new", AFTER, "disk-2001"), row("old", BEFORE)),
         (),
     ],
 )
 def test_what_is_none(history: tuple[ChangeIdRecord, ...]) -> None:
-    """Before or at the snapshot, without an id, another disk's, or nothing at all."""
+    """Before the snapshot, without an id, another disk's, or nothing at all."""
     assert since(records(*history)) == []
 
 

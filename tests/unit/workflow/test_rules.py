@@ -23,6 +23,7 @@ from tests.unit.workflow.evidence import FAILED_OVER_AT, GIB, NOW, OMA, SNAPSHOT
 LIMITS = GuardLimits()
 
 
+@pytest.mark.rule("1-identity")
 class TestIdentity:
     def test_the_machines_uuid_proves_it(self) -> None:
         assert oma_problem(build()) is None
@@ -70,6 +71,7 @@ class TestIdentity:
         assert problem == "This appliance shows disk-0, which CloudStack shows on another VM."
 
 
+@pytest.mark.rule("1-config")
 class TestConfiguration:
     def test_volumes_without_one_take_the_single_active_one(self) -> None:
         unnamed = tuple(make.volume_row(number, ossea_config_id=None) for number in range(2))
@@ -85,6 +87,7 @@ class TestConfiguration:
         assert choose_config(make.records(volumes=mixed, configs=two)) is None
 
 
+@pytest.mark.rule("5-fits")
 class TestSnapshotChecks:
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -149,6 +152,7 @@ def _proven(at_minutes_ago: float) -> Action:
     )
 
 
+@pytest.mark.rule("5-need")
 class TestNeedOfARevert:
     def _need(self, evidence: Evidence, facts: VolumeFacts, place: VolumePlace) -> tuple[bool, str]:
         need = revert_need(evidence, facts, place)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from database.tables import failover_jobs, job_steps, job_tracking, log_events, vm_replication_contexts
 from oma.domain.actions import ActionKind
 from oma.domain.states import ActionState, JobState, Phase, StepStatus
@@ -84,6 +86,7 @@ async def test_everything_detached_already_needs_no_detach(stage: Stage) -> None
     assert steps[Phase.DETACH].status is StepStatus.SKIPPED
 
 
+@pytest.mark.rule("4-431")
 async def test_a_detach_answered_431_because_it_is_detached_is_recorded_and_goes_on(stage: Stage) -> None:
     """Section 4: no `virtualmachineid` and no pending `jobid` → detached, recorded, go on."""
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state="Stopped"))
@@ -109,6 +112,7 @@ async def test_a_volume_that_nothing_wrote_to_is_left_where_it_is(stage: Stage) 
     assert stage.commands() == []
 
 
+@pytest.mark.rule("7-destroy")
 async def test_a_leftover_test_vm_that_holds_nothing_is_destroyed_and_never_expunged(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[AT_HOME], steps=(), test_vm_state="Running", joblog_status="failed"))
     job = await stage.clean(vm)
@@ -133,6 +137,7 @@ async def test_many_disks_go_home_in_disk_order(stage: Stage) -> None:
     assert [volume for command, volume in stage.commands() if command == "attachVolume"] == vm.volume_ids
 
 
+@pytest.mark.rule("2-source-off")
 async def test_the_answer_says_first_that_the_source_was_powered_off(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(steps=("source-vm-power-off", "vm-creation")))
     job = await stage.clean(vm)

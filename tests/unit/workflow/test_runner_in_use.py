@@ -17,6 +17,7 @@ from tests.fakes.stage import Stage
 STEPS = ("source-vm-power-off", "vm-creation", "volume-attachment")
 
 
+@pytest.mark.rule("2-finished-test")
 async def test_a_drill_ends_by_a_persons_word_alone(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(failover_status="completed", joblog_status="completed"))
     with pytest.raises(Refused) as refused:
@@ -55,6 +56,7 @@ async def deploy(stage: Stage, vm: BrokenVm, name: str, *, startvm: str = "false
     return str(job.instance_id)
 
 
+@pytest.mark.rule("2-live-never-started")
 async def test_a_live_vm_that_never_started_is_emptied_and_never_destroyed(stage: Stage) -> None:
     vm = await live(stage)
     (row,) = await stage.rows(failover_jobs, vm_context_id=vm.context_id)
@@ -76,6 +78,7 @@ async def test_a_live_vm_that_never_started_is_emptied_and_never_destroyed(stage
     assert f"The VM {vm.name}-live of the live failover was emptied and left" in job.result["next"]
 
 
+@pytest.mark.rule("2-live-started")
 async def test_a_live_vm_that_started_is_never_touched_whatever_is_said(stage: Stage) -> None:
     vm = await live(stage, startvm="true")
     (row,) = await stage.rows(failover_jobs, vm_context_id=vm.context_id)
@@ -94,6 +97,7 @@ async def lost(stage: Stage, *, off: timedelta = timedelta(0), startvm: str = "f
     return vm, await deploy(stage, vm, f"{vm.name}-test-{stamp}", startvm=startvm)
 
 
+@pytest.mark.rule("7-known")
 async def test_a_test_vm_that_nobody_recorded_is_destroyed_by_its_name(stage: Stage) -> None:
     vm, vm_id = await lost(stage)
     job = await stage.clean(vm)

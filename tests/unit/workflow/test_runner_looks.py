@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from database.tables import vm_replication_contexts
 from oma.domain.actions import Action, ActionKind
 from oma.domain.events import Event, EventType
@@ -23,6 +25,7 @@ def _error(job: Job) -> dict[str, object]:
     return job.error
 
 
+@pytest.mark.rule("6-status")
 async def test_somebody_elses_write_before_the_reset_parks_and_nothing_is_reset(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[Disk(place=NOWHERE, mode=None)], test_vm_state=None))
     gate = stage.volumes.weather.gates["attachVolume"] = asyncio.Event()
@@ -41,6 +44,7 @@ async def test_somebody_elses_write_before_the_reset_parks_and_nothing_is_reset(
     assert reset.state is ActionState.EXECUTION_FAILED
 
 
+@pytest.mark.rule("7-destroy")
 async def test_a_test_vm_that_holds_any_known_volume_is_not_destroyed(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
     other = await stage.add(BrokenVm("other", disks=[Disk(place=vm.test_vm_id)], test_vm_state=None))
@@ -52,6 +56,7 @@ async def test_a_test_vm_that_holds_any_known_volume_is_not_destroyed(stage: Sta
     assert stage.count("destroyVirtualMachine") == 0
 
 
+@pytest.mark.rule("4-stopped")
 async def test_a_vm_that_reports_stopped_but_runs_is_not_reverted_under(stage: Stage) -> None:
     """The test VM is started again between the detach and the revert."""
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
@@ -70,6 +75,7 @@ async def test_a_vm_that_reports_stopped_but_runs_is_not_reverted_under(stage: S
     assert "nothing is reverted under a VM that may write" in str(_error(job)["detail"])
 
 
+@pytest.mark.rule("5-again")
 async def test_a_snapshot_that_moves_to_another_volume_is_not_reverted_to(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
     other = await stage.add(BrokenVm("other", test_vm_state=STOPPED))
@@ -86,6 +92,7 @@ async def test_a_snapshot_that_moves_to_another_volume_is_not_reverted_to(stage:
     assert stage.count("revertSnapshot") == 0
 
 
+@pytest.mark.rule("6-asks-again")
 async def test_a_replication_that_begins_meanwhile_stops_the_revert(stage: Stage) -> None:
     """Section 6: `replication_jobs` is asked again before the first revert."""
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
@@ -146,6 +153,7 @@ async def _done(stage: Stage, vm: BrokenVm, *phases: Phase) -> ClaimedJob:
     return replace(claimed, steps=steps)
 
 
+@pytest.mark.rule("5-proof")
 async def test_a_revert_that_was_only_skipped_is_no_proof_to_delete_by(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[Disk(place=NOWHERE, mode=None)], test_vm_state=None))
     claimed = await _done(stage, vm, Phase.ANALYZE, Phase.DETACH)

@@ -32,6 +32,7 @@ async def _needs_resolution(stage: Stage, vm: BrokenVm) -> OmaError:
     return raised.value
 
 
+@pytest.mark.rule("4-431")
 async def test_a_detach_refused_while_still_attached_parks_with_cloudstacks_words(stage: Stage) -> None:
     text = "Unable to detach volume, please specify a VM that does not have VM snapshots"
     stage.world.add_fault(FaultKind.JOB_FAIL, "detachVolume", errorcode=431, errortext=text)
@@ -46,6 +47,7 @@ async def test_a_detach_refused_while_still_attached_parks_with_cloudstacks_word
     assert f"cs listVolumes id={vm.volume_id(0)} listall=true" in issue["guidance"][0]
 
 
+@pytest.mark.rule("5-proof")
 async def test_a_failed_revert_parks_keeps_every_snapshot_and_attaches_nothing(stage: Stage) -> None:
     stage.world.add_fault(FaultKind.JOB_FAIL, "revertSnapshot", errorcode=530, errortext="agent timed out")
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
@@ -87,6 +89,7 @@ async def test_two_failures_open_two_issues(stage: Stage) -> None:
     assert len(issues) == 2
 
 
+@pytest.mark.rule("5-proof")
 async def test_a_revert_whose_job_fails_although_it_was_applied_is_not_proven(stage: Stage) -> None:
     stage.world.add_fault(FaultKind.JOB_FAIL_APPLIED, "revertSnapshot", errorcode=530)
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
@@ -97,6 +100,7 @@ async def test_a_revert_whose_job_fails_although_it_was_applied_is_not_proven(st
 
 
 @pytest.mark.parametrize("command", ["stopVirtualMachine", "revertSnapshot", "deleteSnapshot", "destroyVirtualMachine"])
+@pytest.mark.rule("6-own-ids")
 async def test_a_lost_answer_of_cloudstack_is_found_by_its_id_and_followed(stage: Stage, command: str) -> None:
     stage.cloud.weather.lose_answers.append(command)
     job = await stage.clean(await stage.add(BrokenVm(disks=[Disk()])))
@@ -112,6 +116,7 @@ async def test_a_lost_answer_of_the_volume_daemon_is_found_by_its_id_and_followe
     assert stage.count(command) == 1
 
 
+@pytest.mark.rule("6-own-ids")
 async def test_a_call_that_is_not_found_by_its_id_parks_and_is_not_repeated(stage: Stage) -> None:
     stage.cloud.weather.lose_requests.append("revertSnapshot")
     vm = await stage.add(BrokenVm(disks=[Disk()], test_vm_state=STOPPED))
@@ -192,6 +197,7 @@ async def test_nothing_new_is_begun_once_an_operation_is_overdue(stage: Stage) -
     assert (await stage.check(job.id)).state is JobState.PARKED
 
 
+@pytest.mark.rule("4-detached-everywhere")
 async def test_a_device_that_stays_on_the_oma_is_not_detached_whatever_cloudstack_says(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[Disk(place="oma", mode="failover")], test_vm_state=None))
     stage.volumes.kept_devices.add(vm.volume_id(0))

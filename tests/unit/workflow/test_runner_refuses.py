@@ -18,6 +18,7 @@ FIRST_TWO = (Phase.ANALYZE, Phase.DETACH)
 FIRST_THREE = (Phase.ANALYZE, Phase.DETACH, Phase.SNAPSHOTS)
 
 
+@pytest.mark.rule("2-handshake")
 async def test_a_guard_that_refuses_under_the_jobs_own_claim_gives_the_status_back(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(test_vm_state="Stopped"))
     job = await stage.submit(vm)

@@ -51,6 +51,7 @@ async def assert_cleared(stage: Stage, vm: BrokenVm) -> None:
 
 
 @pytest.mark.parametrize("disk", [0, 1])
+@pytest.mark.rule("5-tracking", "5-places")
 async def test_one_that_only_the_failovers_row_tracks_is_reverted_to_deleted_and_cleared(
     stage: Stage, disk: int
 ) -> None:
@@ -71,6 +72,7 @@ async def test_one_that_only_the_mapping_tracks_does(stage: Stage) -> None:
     await assert_cleared(stage, vm)
 
 
+@pytest.mark.rule("5-tracking")
 async def test_a_dead_id_in_the_failovers_row_is_cleared_too(stage: Stage) -> None:
     vm = await stage.add()
     await track_in_failover(stage, vm, "00000000-dead-4000-8000-000000000000")
@@ -79,6 +81,7 @@ async def test_a_dead_id_in_the_failovers_row_is_cleared_too(stage: Stage) -> No
     await assert_cleared(stage, vm)
 
 
+@pytest.mark.rule("5-candidate")
 async def test_untracked_ones_are_used_and_deleted_only_where_a_person_names_them(stage: Stage) -> None:
     vm = await stage.add()
     await forget_tracking(stage, vm)
@@ -114,6 +117,7 @@ async def test_a_rollback_that_died_is_not_begun_where_one_snapshot_is_gone(stag
     assert stage.world.orders == []
 
 
+@pytest.mark.rule("5-need")
 async def test_a_volume_without_a_snapshot_that_never_left_the_oma_is_skipped(stage: Stage) -> None:
     left_out = Disk(place=OMA, mode="oma", snapshot=False, dirty=False)
     vm = await stage.add(BrokenVm(disks=[Disk(), Disk(), left_out], steps=("vm-creation", "volume-attachment")))
@@ -126,6 +130,7 @@ async def test_a_volume_without_a_snapshot_that_never_left_the_oma_is_skipped(st
     assert "it never left the OMA" in job.plan.get_volume(vm.volume_id(2)).revert_reason
 
 
+@pytest.mark.rule("5-missing")
 async def test_and_one_that_was_on_the_test_vm_stops_everything(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(disks=[Disk(), Disk(snapshot=False)]))
     with pytest.raises(Refused) as raised:
@@ -134,6 +139,7 @@ async def test_and_one_that_was_on_the_test_vm_stops_everything(stage: Stage) ->
     assert stage.world.orders == []
 
 
+@pytest.mark.rule("5-again")
 class TestRightBeforeEachRevert:
     """What changes after the analysis parks the run before the bytes do."""
 

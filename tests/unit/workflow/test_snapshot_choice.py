@@ -26,6 +26,8 @@ from tests.unit.workflow.evidence import (
     volume_id,
 )
 
+pytestmark = pytest.mark.rule("5-places", "5-fits", "5-candidate")
+
 CANDIDATE = "cand1da7-5555-4000-8000-000000000000"
 FOREIGN = "ffffffff-aaaa-4000-8000-000000000000"
 REASON = "the tracking failed that night"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from oma.workflow.sweep import BATCH, Sweep
+from oma.workflow.sweep import BATCH, Shared, Sweep
 
 
 class Look:
@@ -84,3 +84,21 @@ async def test_a_question_never_holds_more_ids_than_a_request_line_takes() -> No
     ids = [f"{number:04d}" for number in range(BATCH + 1)]
     assert await Sweep[str](look, str).get(ids) == ids
     assert [len(asked) for asked in look.asked] == [BATCH, 1]
+
+
+async def test_whole_answers_are_shared_by_name_and_one_that_fails_fails_its_own_askers_only() -> None:
+    asked: list[str] = []
+
+    async def look(name: str) -> str:
+        asked.append(name)
+        await asyncio.sleep(0)
+        if name == "bad":
+            raise RuntimeError(name)
+        return f"what hangs on {name}"
+
+    shared = Shared[str](look)
+    results = await asyncio.gather(*(shared.get(one) for one in ("oma", "bad", "oma", "vm")), return_exceptions=True)
+    assert [str(one) for one in results] == ["what hangs on oma", "bad", "what hangs on oma", "what hangs on vm"]
+    assert sorted(asked) == ["bad", "oma", "vm"]
+    assert await shared.get("oma") == "what hangs on oma"
+    assert asked.count("oma") == 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from oma.domain.evidence import SnapshotFacts
 from oma.domain.records import DoubtfulTime, VmRecords
 from oma.domain.world import CloudSnapshot
@@ -12,6 +14,8 @@ from oma.workflow.since import settled_at, written_since
 from oma.workflow.tracking import build_snapshot_facts, tracked_by_failovers, tracked_ids, untracked
 from tests.unit.workflow import evidence as make
 from tests.unit.workflow.evidence import FAILED_OVER_AT, REPLICATED_AT, snapshot_id, unanswered, volume_id
+
+pytestmark = pytest.mark.rule("5-places")
 
 FOREIGN = "ffffffff-aaaa-4000-8000-000000000000"
 

@@ -28,6 +28,8 @@ from oma.domain.verdict import (
 from oma.domain.words import Words
 from tests.unit.gui import samples
 
+pytestmark = pytest.mark.rule("2-source-off")
+
 READY, UNKNOWN = Replica.READY, Replica.UNKNOWN
 
 
