@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from benchmarks.critical_path import VOLUMES, four_volumes
 from benchmarks.table import Row, median
-from oma.demo.stack import ANY_PORTS, Stack, StackOptions, running_stack
+from oma.demo.ports import ANY_PORTS
+from oma.demo.stack import Stack, StackOptions, running_stack
 from oma.demo.world import World
 
 VMS = 100

@@ -11,7 +11,8 @@ import psutil
 from benchmarks.bound import batch_s
 from benchmarks.critical_path import TENTH, VOLUMES, four_volumes, set_times
 from benchmarks.table import Row
-from oma.demo.stack import ANY_PORTS, StackOptions, running_stack
+from oma.demo.ports import ANY_PORTS
+from oma.demo.stack import StackOptions, running_stack
 from oma.demo.world import World
 
 VMS = 100

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from benchmarks.bound import Durations, one_vm_s, serial_s
 from benchmarks.table import Row, median
 from benchmarks.todays import clean_up_serially
-from oma.demo.stack import ANY_PORTS, Stack, StackOptions, running_stack
+from oma.demo.ports import ANY_PORTS
+from oma.demo.stack import Stack, StackOptions, running_stack
 from oma.demo.story import DiskStory, VmStory
 from oma.demo.world import World
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import psutil
 
 from benchmarks.table import Row, median
-from oma.demo.stack import ANY_PORTS, StackOptions, running_stack
+from oma.demo.ports import ANY_PORTS
+from oma.demo.stack import StackOptions, running_stack
 
 READY_LIMIT_S = 1.5
 IDLE_LIMIT_BYTES = 100 << 20

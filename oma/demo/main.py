@@ -16,8 +16,9 @@ from rich.console import Console
 
 from database.errors import DatabaseUnavailable, SchemaOutdated
 from oma.demo.once import Played, Seeded, build_table, describe_faults, play_scenarios, seed_scenarios
+from oma.demo.ports import Ports
 from oma.demo.programs import ProgramFailed
-from oma.demo.stack import Ports, Stack, StackFailed, StackOptions, running_stack
+from oma.demo.stack import Stack, StackFailed, StackOptions, running_stack
 from oma.demo.tour import show_one
 
 ONCE_TIME_SCALE: Final = 0.05

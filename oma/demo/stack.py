@@ -6,11 +6,10 @@ import asyncio
 import json
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,18 +20,16 @@ from database import schema
 from database.door import Door
 from database.tables import ossea_configs, vm_replication_contexts
 from oma.demo.operator import Operator
+from oma.demo.ports import HOST, USUAL_PORTS, PortClaims, Ports, choose_ports
 from oma.demo.programs import Program
 from oma.demo.story import CONFIG, RETIRED
 from oma.demo.threads import in_thread
 from ossea.credentials import Endpoint
 from ossea.simulator.admin_client import AdminClient
 
-HOST: Final = "127.0.0.1"
 OMA_VM_ID: Final = "0a11ce00-0000-4000-8000-000000000001"
 RETIRED_OMA_ID: Final = "0a11ce00-0000-4000-8000-000000000002"
 """Last year's appliance: it is still there, and stopped."""
-OPEN_PORTS: Final = (20_000, 32_000)
-"""Below the range from which systems take ports for outgoing connections."""
 MOST_DISKS: Final = 1000
 """All VMs of the demo, and of a whole test session, share one OMA: more disks than a real one may have."""
 READY_TIMEOUT_S: Final = 30.0
@@ -44,25 +41,12 @@ class StackFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """0 takes any free port."""
-
-    oma: int = 8082
-    volume_daemon: int = 8090
-    simulator: int = 8080
-    admin: int = 8079
-
-
-ANY_PORTS: Final = Ports(0, 0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
 class StackOptions:
     """How the stack is set up. Without a directory it has a temporary one, which goes with it."""
 
     directory: Path | None = None
     database_url: str | None = None
-    ports: Ports = Ports()
+    ports: Ports = USUAL_PORTS
     devices: str = "auto"
     simulator: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the simulator, as `PUT /settings` takes them."""
@@ -123,7 +107,9 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
         if directory is None:
             directory = Path(tempfile.gettempdir()) / f"oma-demo-{secrets.token_hex(6)}"
             exits.push_async_callback(asyncio.to_thread, shutil.rmtree, directory, ignore_errors=True)
-        ports = await asyncio.to_thread(choose_ports, options.ports, options.say)
+        claims = PortClaims()
+        exits.callback(claims.close)
+        ports = await in_thread(choose_ports, options.ports, options.say, claims)
         url = options.database_url or f"sqlite:///{directory / 'oma.db'}"
         key, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
         layout = await in_thread(_lay_out, directory, url, ports, options.settings)
@@ -168,42 +154,6 @@ class Layout:
     config: Path
     device_root: Path
     nbd_dir: Path
-
-
-def choose_ports(wanted: Ports, say: Callable[[str], None]) -> Ports:
-    """The wanted ports; where one is taken another, and that is said."""
-    chosen = wanted
-    for name, what in (
-        ("oma", "the OMA daemon"),
-        ("volume_daemon", "the Volume Daemon"),
-        ("simulator", "the CloudStack simulator"),
-        ("admin", "the simulator's admin API"),
-    ):
-        port = getattr(wanted, name)
-        if port and is_free(port):
-            continue
-        other = find_port()
-        if port:
-            say(f"Port {port} is taken; {what} listens on {other} instead.")
-        chosen = replace(chosen, **{name: other})
-    return chosen
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def find_port() -> int:
-    low, high = OPEN_PORTS
-    while not is_free(port := low + secrets.randbelow(high - low)):
-        pass
-    return port
 
 
 def _lay_out(directory: Path, url: str, ports: Ports, settings: Mapping[str, Mapping[str, Any]]) -> Layout:

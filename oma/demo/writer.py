@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from oma.demo.ports import HOST, find_port
 from oma.demo.programs import clean_environment
-from oma.demo.stack import HOST, Stack, find_port
+from oma.demo.stack import Stack
 from oma.demo.story import Disk
 from oma.demo.threads import in_thread, wait_until
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 import pytest_asyncio
 
-from oma.demo.stack import ANY_PORTS, Stack, StackOptions, running_stack
+from oma.demo.ports import ANY_PORTS
+from oma.demo.stack import Stack, StackOptions, running_stack
 from oma.demo.story import DiskStory, Place, SeededVm, VmStory
 from oma.demo.world import World
 from tests.mariadb import MariaDb, mariadb_server

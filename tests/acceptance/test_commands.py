@@ -17,11 +17,12 @@ from sqlalchemy.engine import Connection
 from database.tables import ossea_configs
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import differences, last_call, read_ledger
+from oma.demo.ports import Ports
 from oma.demo.programs import clean_environment, find_command
 from oma.demo.scenarios.parked import PARKED
 from oma.demo.scenarios.refused import REFUSED
-from oma.demo.stack import Ports, Stack, StackOptions, running_stack
-from oma.demo.story import SECOND_VCENTER, SeededVm, VmStory
+from oma.demo.stack import Stack, StackOptions, running_stack
+from oma.demo.story import CONFIG, SECOND_VCENTER, SeededVm, VmStory
 from oma.demo.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -181,5 +182,5 @@ async def broken(world: World) -> SeededVm:
 
 
 def _read_secrets(connection: Connection) -> tuple[str, ...]:
-    row = connection.execute(select(ossea_configs.c.api_key, ossea_configs.c.secret_key)).one()
-    return tuple(row)
+    query = select(ossea_configs.c.api_key, ossea_configs.c.secret_key).where(ossea_configs.c.name == CONFIG)
+    return tuple(connection.execute(query).one())

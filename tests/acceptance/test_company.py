@@ -14,10 +14,11 @@ from rich.console import Console
 from oma.demo import main
 from oma.demo.holders import Holder, hung_injection, loop_device, missing_right, mounted, process_elsewhere
 from oma.demo.ledger import hash_device
+from oma.demo.ports import ANY_PORTS
 from oma.demo.scenarios import SCENARIOS
 from oma.demo.scenarios.base import Anywhere, Result
 from oma.demo.scenarios.held import Held
-from oma.demo.stack import ANY_PORTS, StackOptions, running_stack
+from oma.demo.stack import StackOptions, running_stack
 from oma.demo.story import DiskStory, Export, Place, SeededVm, VmStory
 from oma.demo.world import World
 from oma.demo.writer import missing_nbd_tools, running_writer

@@ -18,10 +18,11 @@ from rich.console import Console
 
 from oma.demo import main
 from oma.demo.holders import SCRIPT, missing_right
+from oma.demo.ports import ANY_PORTS, PortClaims, choose_ports
 from oma.demo.programs import clean_environment, find_command
 from oma.demo.scenarios import SCENARIOS
 from oma.demo.scenarios.base import Anywhere, Result
-from oma.demo.stack import ANY_PORTS, StackOptions, choose_ports, running_stack
+from oma.demo.stack import StackOptions, running_stack
 from oma.demo.story import DiskStory, SeededVm, VmStory
 from oma.demo.world import World
 
@@ -172,11 +173,26 @@ async def test_one_vm_that_ends_wrongly_fails_the_whole(tmp_path: Path, monkeypa
     assert "1 of 2 ended as they should" in said
 
 
-def test_a_taken_port_is_said_and_another_one_picked(taken_port: int) -> None:
+@pytest.fixture
+def claims() -> Iterator[PortClaims]:
+    claims = PortClaims()
+    yield claims
+    claims.close()
+
+
+def test_a_taken_port_is_said_and_another_one_picked(taken_port: int, claims: PortClaims) -> None:
     said: list[str] = []
 
-    ports = choose_ports(replace(ANY_PORTS, simulator=taken_port), said.append)
+    ports = choose_ports(replace(ANY_PORTS, simulator=taken_port), said.append, claims)
 
     assert said == [f"Port {taken_port} is taken; the CloudStack simulator listens on {ports.simulator} instead."]
     assert taken_port not in astuple(ports)
     assert 0 not in astuple(ports)
+
+
+def test_a_port_that_another_demo_is_about_to_use_is_taken(claims: PortClaims) -> None:
+    others = PortClaims()
+    port = others.claim_any()
+    assert not claims.claim(port)
+    others.close()
+    assert claims.claim(port)

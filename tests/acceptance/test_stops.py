@@ -12,7 +12,8 @@ import pytest_asyncio
 from database.tables import oma_actions
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import last_call, list_changes, read_ledger
-from oma.demo.stack import ANY_PORTS, Stack, StackOptions, running_stack
+from oma.demo.ports import ANY_PORTS
+from oma.demo.stack import Stack, StackOptions, running_stack
 from oma.demo.story import SeededVm, VmStory
 from oma.demo.world import World
 

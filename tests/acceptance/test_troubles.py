@@ -20,8 +20,9 @@ from sqlalchemy import text
 from oma.demo.checks import content_faults, faults_of_a_cleaned_vm
 from oma.demo.ledger import differences, last_call, list_changes, read_ledger
 from oma.demo.operator import Answer, Operator
+from oma.demo.ports import ANY_PORTS, find_port
 from oma.demo.programs import Program, find_command
-from oma.demo.stack import ANY_PORTS, Stack, StackOptions, as_toml, find_port, running_stack
+from oma.demo.stack import Stack, StackOptions, as_toml, running_stack
 from oma.demo.story import SeededVm, VmStory
 from oma.demo.world import World
 from tests.parts import require_part
