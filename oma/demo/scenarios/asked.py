@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from database.tables import ossea_configs
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import differences, last_call, list_changes, read_ledger
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import success_faults
 from oma.demo.scenarios.refused import ON_TEST_VM, ask_in_vain
 from oma.demo.story import CONFIG, SeededVm, VmStory
@@ -22,7 +22,7 @@ SECOND: Final = "second"
 
 
 @dataclass(frozen=True, slots=True)
-class Misnamed(Anywhere):
+class Misnamed(OfOneStory, Anywhere):
     """Near is not equal: the VM that was nearly meant is named, and not touched."""
 
     title: str
@@ -33,13 +33,6 @@ class Misnamed(Anywhere):
     @property
     def expected(self) -> str:
         return ", then ".join(["404 vm_not_found"] * len(self.asked))
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         stack = world.stack
@@ -56,20 +49,13 @@ class Misnamed(Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Stale(Anywhere):
+class Stale(OfOneStory, Anywhere):
     """Between dialog and click somebody takes a volume off the test VM: refused with the difference, then confirmed."""
 
     title: str
     story: VmStory
     expected: str = "409 plan_stale, then 200 ready"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         stack, operator = world.stack, world.stack.operator
@@ -94,20 +80,13 @@ class Stale(Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class TwoActive(Anywhere):
+class TwoActive(OfOneStory, Anywhere):
     """Its rows refer to no configuration, and two are active: which OMA is meant can't be told."""
 
     title: str
     story: VmStory
     expected: str = "409 state_unknown"
     alone: bool = True
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         door = world.stack.door

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oma.demo.operator import Answer
-from oma.demo.story import SeededVm
+from oma.demo.story import SeededVm, VmStory
 from oma.demo.world import World
 
 
@@ -59,8 +59,22 @@ class Anywhere:
     def missing(self) -> str | None:
         return None
 
-    def company(self, world: World, vm: SeededVm) -> AbstractAsyncContextManager[object]:  # noqa: ARG002
+    def company(self, world: World, vm: SeededVm) -> AbstractAsyncContextManager[object]:  # noqa: ARG002  as the protocol has it
         return nullcontext()
+
+
+class OfOneStory:
+    """A scenario about one VM, seeded as its story tells."""
+
+    __slots__ = ()
+    story: VmStory
+
+    @property
+    def vm_name(self) -> str:
+        return self.story.name
+
+    async def seed(self, world: World) -> SeededVm:
+        return await world.seed(self.story)
 
 
 def result(answers: list[Answer], expected: str, faults: list[str]) -> Result:

@@ -9,7 +9,7 @@ from typing import Final
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import differences, last_call, list_changes, read_ledger
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.story import (
     ATTACHMENT,
     CREATION,
@@ -32,7 +32,7 @@ NOT_ATTACHED: Final = "The specified volume is not attached to a VM."
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned(Anywhere):
+class Cleaned(OfOneStory, Anywhere):
     """One call puts it right."""
 
     title: str
@@ -46,10 +46,6 @@ class Cleaned(Anywhere):
     """What becomes of the VM that the failover made."""
     expected: str = "200 ready"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         vm = await world.seed(self.story)
@@ -79,7 +75,7 @@ class Cleaned(Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Twins(Anywhere):
+class Twins(OfOneStory, Anywhere):
     """Two VMs of one name: the name alone is refused, and then exactly the one that was meant is cleaned up."""
 
     title: str
@@ -87,10 +83,6 @@ class Twins(Anywhere):
     other: VmStory
     expected: str = "409 ambiguous_vm_name, then 200 ready"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         await world.seed(self.other)

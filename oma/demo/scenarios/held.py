@@ -21,7 +21,7 @@ from oma.demo.holders import (
 )
 from oma.demo.ledger import last_call
 from oma.demo.replications import begin_replication, complete_replication
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import success_faults
 from oma.demo.scenarios.refused import Asked, ask_in_vain, say
 from oma.demo.story import SNAPSHOT, DiskStory, Export, Place, SeededVm, VmStory
@@ -39,7 +39,7 @@ def injected(name: str, *disks: DiskStory) -> VmStory:
 
 
 @dataclass(frozen=True, slots=True)
-class Injected:
+class Injected(OfOneStory):
     """A hung injection: refused with its pid, ended by a person's word, cleaned; woken afterwards it writes nothing."""
 
     title: str
@@ -47,15 +47,8 @@ class Injected:
     expected: str = "409 device_in_use, then 200 ready"
     alone: bool = False
 
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
     def missing(self) -> str | None:
         return missing_right()
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     def company(self, world: World, vm: SeededVm) -> AbstractAsyncContextManager[object]:
         return hung_injection(world.stack, vm.disks[0])
@@ -80,7 +73,7 @@ class Injected:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Held(OfOneStory):
     """Somebody whom nobody may end holds the first disk's device."""
 
     title: str
@@ -91,10 +84,6 @@ class Held:
     with_file_system: bool = False
     expected: str = "409 device_in_use"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     def missing(self) -> str | None:
         return missing_right(*self.commands)
@@ -124,7 +113,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(OfOneStory):
     """A replication is alive: an NBD client is connected, though no row says so. It goes on undisturbed."""
 
     title: str
@@ -132,15 +121,8 @@ class Connected:
     expected: str = "409 operation_in_progress"
     alone: bool = False
 
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
     def missing(self) -> str | None:
         return missing_right() or missing_nbd_tools()
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     def company(self, world: World, vm: SeededVm) -> AbstractAsyncContextManager[object]:
         return running_writer(world.stack, vm.disks[0])
@@ -154,7 +136,7 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class Replicating(Anywhere):
+class Replicating(OfOneStory, Anywhere):
     """A replication that writes: refused under it, and after its end, because the change ids have moved on."""
 
     title: str
@@ -162,15 +144,8 @@ class Replicating(Anywhere):
     expected: str = "409 operation_in_progress, then 409 replicated_since_snapshot"
     alone: bool = False
 
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
     def missing(self) -> str | None:
         return missing_right() or missing_nbd_tools()
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         stack = world.stack
@@ -187,20 +162,13 @@ class Replicating(Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Blind(Anywhere):
+class Blind(OfOneStory, Anywhere):
     """The scan can't see who holds what: that is unknown, never nobody."""
 
     title: str
     story: VmStory
     expected: str = "409 state_unknown"
     alone: bool = True
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         asked = await _ask_blind(world, vm)

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from database.tables import ossea_configs, ossea_volumes
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import last_call
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import ON_OMA, success_faults
 from oma.demo.scenarios.refused import ask_in_vain
 from oma.demo.stack import RETIRED_OMA_ID
@@ -22,20 +22,13 @@ BY_VOLUMES: Final = {"OMA_OMA__IDENTITY": "volumes"}
 
 
 @dataclass(frozen=True, slots=True)
-class StaleOma(Anywhere):
+class StaleOma(OfOneStory, Anywhere):
     """The records name last year's appliance, and it still runs: refused; then somebody corrects them."""
 
     title: str
     story: VmStory
     expected: str = "409 state_unknown, then 200 ready"
     alone: bool = True
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         stack = world.stack

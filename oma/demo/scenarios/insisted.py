@@ -7,7 +7,7 @@ from typing import Final
 
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import last_call
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import ON_TEST_VM, success_faults
 from oma.demo.scenarios.refused import ask_in_vain, say
 from oma.demo.story import SeededVm, VmStory
@@ -20,17 +20,13 @@ STORAGE_BUSY: Final = "Failed to delete snapshot: the secondary storage is not r
 
 
 @dataclass(frozen=True, slots=True)
-class Marked(Anywhere):
+class Marked(OfOneStory, Anywhere):
     """Another installation's marker is on a volume: somebody works on it that this database does not know."""
 
     title: str
     story: VmStory
     expected: str = "409 foreign_marker"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         vm = await world.seed(self.story)
@@ -45,17 +41,13 @@ class Marked(Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Forced(Anywhere):
+class Forced(OfOneStory, Anywhere):
     """A snapshot can't be deleted: the run parks after its reverts, and goes on once a person takes the leak on."""
 
     title: str
     story: VmStory
     expected: str = "500 cleanup_failed, then 200 ready"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         vm = await world.seed(self.story)

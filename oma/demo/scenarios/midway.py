@@ -13,7 +13,7 @@ from database.tables import oma_issues, vm_replication_contexts
 from oma.demo.checks import content_faults, faults_of_a_parked_vm, joblog_faults
 from oma.demo.ledger import Ledger, last_call, list_changes, read_cloud, read_ledger
 from oma.demo.replications import begin_replication, run_replication
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.parked import PARKED_WORDS, call_twice
 from oma.demo.scenarios.refused import ON_TEST_VM
 from oma.demo.story import SeededVm, VmStory
@@ -49,7 +49,7 @@ async def reset_the_status(world: World, vm: SeededVm) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Meddled(Anywhere):
+class Meddled(OfOneStory, Anywhere):
     """Somebody acts while the first of these calls is under way."""
 
     title: str
@@ -64,10 +64,6 @@ class Meddled(Anywhere):
     """What the context's status is afterwards."""
     expected: str = PARKED_WORDS
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         vm = await world.seed(self.story)
@@ -125,7 +121,7 @@ def issue_faults(ledger: Ledger, detail: str) -> list[str]:
 async def _until_sent(world: World, vm: SeededVm, command: str, after: int) -> None:
     """Until CloudStack has the call for the first disk."""
     async with asyncio.timeout(SENT_WITHIN_S):
-        while command not in [call["command"] for call in await list_changes(world.stack, vm, after)]:  # noqa: ASYNC110
+        while command not in [call["command"] for call in await list_changes(world.stack, vm, after)]:  # noqa: ASYNC110  another process tells nobody
             await asyncio.sleep(PAUSE_S)
 
 

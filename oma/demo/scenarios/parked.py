@@ -8,7 +8,7 @@ from typing import Final
 from oma.demo.checks import content_faults, faults_of_a_parked_vm
 from oma.demo.ledger import last_call, list_changes, read_cloud
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.story import DiskStory, Place, SeededVm, VmStory
 from oma.demo.world import World
 
@@ -19,17 +19,13 @@ PARKED_WORDS: Final = "500 cleanup_failed, then 409 needs_resolution"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusing(Anywhere):
+class Refusing(OfOneStory, Anywhere):
     """CloudStack refuses a detach for another reason than "not attached": nothing moved, so nothing may go on."""
 
     title: str
     story: VmStory
     expected: str = PARKED_WORDS
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         vm = await world.seed(self.story)
@@ -56,17 +52,13 @@ class Refusing(Anywhere):
 
 
 @dataclass(frozen=True, slots=True)
-class Unproven(Anywhere):
+class Unproven(OfOneStory, Anywhere):
     """A revert fails: its volume's content can't be told, so no snapshot goes and no volume is attached."""
 
     title: str
     story: VmStory
     expected: str = PARKED_WORDS
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     async def seed(self, world: World) -> SeededVm:
         vm = await world.seed(self.story)

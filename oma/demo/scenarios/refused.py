@@ -10,7 +10,7 @@ from typing import Any, Final
 from oma.demo.checks import content_faults
 from oma.demo.ledger import Cloud, differences, last_call, list_changes, read_cloud, read_ledger
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.story import ATTACHMENT, CREATION, INJECTION, SNAPSHOT, DiskStory, Place, SeededVm, VmStory
 from oma.demo.world import World
 
@@ -21,7 +21,7 @@ Words = Callable[[SeededVm], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Anywhere):
+class Refused(OfOneStory, Anywhere):
     """`detail` is a part of the sentence that has to name the reason."""
 
     title: str
@@ -37,10 +37,6 @@ class Refused(Anywhere):
     """Another VM that is seeded before."""
     words: Words | None = None
     """What somebody insists on in vain afterwards."""
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
 
     @property
     def alone(self) -> bool:

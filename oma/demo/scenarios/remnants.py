@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from database.tables import job_steps, job_tracking, log_events
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import last_call
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import ON_OMA, ON_TEST_VM, Cleaned, success_faults
 from oma.demo.scenarios.refused import ask_in_vain
 from oma.demo.story import (
@@ -32,20 +32,13 @@ LONG_AGO: Final = timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True)
-class AliveThenDead(Anywhere):
+class AliveThenDead(OfOneStory, Anywhere):
     """The same failover, the same `pending`: refused while its JobLog is written to, cleaned when that fell silent."""
 
     title: str
     story: VmStory
     expected: str = "409 operation_in_progress, then 200 ready"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         stack = world.stack

@@ -12,7 +12,7 @@ from database.tables import oma_audit, oma_issues
 from oma.demo.checks import faults_of_a_cleaned_vm
 from oma.demo.ledger import last_call, read_ledger
 from oma.demo.operator import Answer
-from oma.demo.scenarios.base import Anywhere, Result, result
+from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import ON_TEST_VM, success_faults
 from oma.demo.scenarios.refused import Words, ask_in_vain, insist, say
 from oma.demo.story import (
@@ -33,7 +33,7 @@ from ossea.client import CloudStack
 
 
 @dataclass(frozen=True, slots=True)
-class Worded(Anywhere):
+class Worded(OfOneStory, Anywhere):
     """Refused without a word; then somebody says it, with a reason."""
 
     title: str
@@ -48,13 +48,6 @@ class Worded(Anywhere):
     @property
     def expected(self) -> str:
         return f"409 {self.refusal}, then 200 ready"
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         before = await last_call(world.stack)
@@ -79,20 +72,13 @@ async def audit_faults(world: World, vm: SeededVm, reason: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Destroyed(Anywhere):
+class Destroyed(OfOneStory, Anywhere):
     """A destroyed VM holds the system disk as its root: a critical issue, until the VM is recovered."""
 
     title: str
     story: VmStory
     expected: str = "409 state_unknown, then 200 ready"
     alone: bool = False
-
-    @property
-    def vm_name(self) -> str:
-        return self.story.name
-
-    async def seed(self, world: World) -> SeededVm:
-        return await world.seed(self.story)
 
     async def play(self, world: World, vm: SeededVm) -> Result:
         stack = world.stack

@@ -34,7 +34,7 @@ class Scans:
         self.questions.append(question)
         self.began.set()
         assert self.gate.wait(30)
-        return scan(question, *rest)  # type: ignore[arg-type]
+        return scan(question, *rest)  # type: ignore[arg-type]  # passed on as they came
 
 
 @pytest.fixture
