@@ -36,6 +36,7 @@ SECTIONS: Final = {
     6: "Nobody else meanwhile",
     7: "The test VM",
     8: "Kinds of actions",
+    9: "What never happens",
 }
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -290,5 +291,12 @@ RULES: Final[tuple[Rule, ...]] = (
         "`force` passes exactly four things after a failed run: a test VM that won't stop, a snapshot that won't "
         "go, a test VM that won't go, an export that won't come back; each becomes a tracked leak.",
         ("oma.workflow.forcing",),
+    ),
+    Rule(
+        "9-invariants",
+        "After every run it is checked from CloudStack's own log, the journal and the rows: nothing reverted while held"
+        " or twice once written to, no snapshot gone before its proof, nothing foreign touched, every call journaled,"
+        " and at rest either whole or parked with an issue for each uncertain action.",
+        ("oma.demo.checks.faults_of_a_cleaned_vm", "oma.demo.checks.faults_of_a_parked_vm"),
     ),
 )

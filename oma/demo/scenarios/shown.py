@@ -46,4 +46,5 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     "7-destroyed-holds": ("destroyed-vm",),
     "8-kinds": ("pgtest1",),
     "8-force": ("stuck-snapshot",),
+    "9-invariants": ("pgtest1", "failed-revert"),
 }

@@ -69,6 +69,7 @@ async def test_a_stop_does_not_count_as_a_failure(stage: Stage) -> None:
     assert await stage.status(vm) == "cleanup_required"
 
 
+@pytest.mark.rule("9-invariants")
 @pytest.mark.parametrize("at", range(1, LAST_EVENT, 2))
 async def test_a_kill_after_any_event_leaves_nothing_undone_unknown_or_done_twice(at: int) -> None:
     """The process dies after its `at`-th event; the next claim finishes the run or parks it with an issue."""
