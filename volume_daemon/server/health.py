@@ -19,6 +19,7 @@ from volume_daemon.server.metrics import Metrics
 from volume_daemon.server.nbd import NbdFiles, NbdUnwritable
 from volume_daemon.server.operations import Operations
 from volume_daemon.server.queue import FairQueue
+from volume_daemon.server.readiness import Readiness
 from volume_daemon.server.store import Store
 
 LOOK_TIMEOUT_S = 3.0
@@ -37,6 +38,7 @@ class Health:
         operations: Operations,
         queue: FairQueue,
         metrics: Metrics,
+        readiness: Readiness,
     ) -> None:
         self._cloud = cloud
         self._store = store
@@ -45,6 +47,7 @@ class Health:
         self._operations = operations
         self._queue = queue
         self._metrics = metrics
+        self._readiness = readiness
 
     def add_to(self, app: web.Application) -> None:
         app.add_routes(
@@ -65,6 +68,9 @@ class Health:
         }
         found = dict(zip(checks, await asyncio.gather(*map(_finding, checks.values())), strict=True))
         faults = [f"{name}: {one['detail']}" for name, one in found.items() if not one["ok"]]
+        # Everything may answer already while what is open is not yet gone on with: nothing is taken in until then.
+        if (waiting := self._readiness.reason) is not None:
+            faults.append(f"start: {waiting}")
         status = ("degraded" if found["database"]["ok"] else "unhealthy") if faults else "healthy"
         return {
             "status": status,

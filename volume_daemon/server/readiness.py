@@ -18,7 +18,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._code = "database_unavailable"
-        self.reason: str | None = "The database has not been looked at yet."
+        self.reason: str | None = "The start has not come to its end yet."
         self.looked = asyncio.Event()
         """Everything was looked for once."""
 

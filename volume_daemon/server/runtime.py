@@ -190,7 +190,14 @@ def build_parts(settings: Settings, outside: Outside, metrics: Metrics) -> Parts
     metrics.watch_queue(turns.queue, operations.count_live)
     answers = Answers(cloud=cloud, reader=reader, store=store, devices=devices, operations=operations)
     health = Health(
-        cloud=cloud, store=store, devices=devices, nbd=nbd, operations=operations, queue=turns.queue, metrics=metrics
+        cloud=cloud,
+        store=store,
+        devices=devices,
+        nbd=nbd,
+        operations=operations,
+        queue=turns.queue,
+        metrics=metrics,
+        readiness=outside.readiness,
     )
     holder_figures = _holder_figures(settings)
     holders = HolderWatch(devices, holder_figures, now)

@@ -15,6 +15,7 @@ from tests.integration.volume_daemon.conftest import KEY, OMA_ID, SECRET, World,
 from volume_daemon.client import VolumeDaemonClient
 from volume_daemon.errors import VolumeDaemonError
 from volume_daemon.models import OperationStatus
+from volume_daemon.server.operations import Operations
 from volume_daemon.server.runtime import serving
 
 
@@ -89,3 +90,24 @@ async def test_credentials_are_waited_for_and_open_operations_with_them(world: W
             )
         await until_healthy(client)
         assert (await ended(client, operation)).status is OperationStatus.COMPLETED
+
+
+async def test_it_is_not_healthy_before_what_is_open_is_gone_on_with(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Everything it depends on answers already, but it still takes nothing in."""
+    may_go_on = asyncio.Event()
+    recover = Operations.recover
+
+    async def recover_later(self: Operations) -> int:
+        await may_go_on.wait()
+        return await recover(self)
+
+    monkeypatch.setattr(Operations, "recover", recover_later)
+    monkeypatch.setattr("volume_daemon.server.runtime.FIRST_LOOK_S", 0.1)
+    async with world.daemon() as client:
+        health = await client.health()
+        assert all(one["ok"] for one in health["dependencies"].values())
+        assert health["status"] == "degraded"
+        assert health["detail"].startswith("start: ")
+        may_go_on.set()
+        await until_healthy(client)
+        await client.attach(await world.add_volume(str(uuid4())), OMA_ID)
