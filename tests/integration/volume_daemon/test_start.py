@@ -105,7 +105,9 @@ async def test_it_is_not_healthy_before_what_is_open_is_gone_on_with(world: Worl
     monkeypatch.setattr("volume_daemon.server.runtime.FIRST_LOOK_S", 0.1)
     async with world.daemon() as client:
         health = await client.health()
-        assert all(one["ok"] for one in health["dependencies"].values())
+        async with asyncio.timeout(60):
+            while not all(one["ok"] for one in health["dependencies"].values()):
+                health = await client.health()
         assert health["status"] == "degraded"
         assert health["detail"].startswith("start: ")
         may_go_on.set()
