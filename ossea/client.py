@@ -27,7 +27,8 @@ from ossea.models import (
     Zone,
 )
 from ossea.reading import Reader
-from ossea.submitting import Submitter
+from ossea.submitting import Spent, Submitter, new_uuid
+from ossea.throttle import ThrottlePolicy
 from ossea.transport import Observer, Transport
 
 
@@ -35,8 +36,8 @@ class CloudStack:
     """One endpoint, one shared session, one poller for all waited jobs. Use it as an async context manager.
 
     `timeout_s` bounds one request, `expires_s` how long the server may accept one, `poll_min_s` and `poll_max_s` the
-    time between two looks at a pending job. `observer` is told command, result (`ok` or an `ErrorKind`) and seconds of
-    every request.
+    time between two looks at a pending job. An `expires_at` is in the server's time. `observer` is told command, result
+    (`ok` or an `ErrorKind`) and seconds of every request.
     """
 
     def __init__(
@@ -47,9 +48,13 @@ class CloudStack:
         expires_s: float = 60,
         poll_min_s: float = 0.05,
         poll_max_s: float = 2.0,
+        throttled_s: float = 30.0,
         observer: Observer | None = None,
     ) -> None:
-        self._transport = Transport(endpoint, timeout_s=timeout_s, expires_s=expires_s, observer=observer)
+        throttle = ThrottlePolicy(total_s=throttled_s)
+        self._transport = Transport(
+            endpoint, timeout_s=timeout_s, expires_s=expires_s, observer=observer, throttle=throttle
+        )
         self._reader = Reader(self._transport)
         self._jobs = JobPoller(self._reader, poll_min_s=poll_min_s, poll_max_s=poll_max_s)
         self._submitter = Submitter(self._transport, self._reader, self._jobs)
@@ -102,9 +107,9 @@ class CloudStack:
         """`name` is matched as a part, whatever its case (CloudStack's LIKE)."""
         return await self._reader.list_vms(ids, name)
 
-    async def list_events(self, *, resource_id: str) -> list[Event]:
+    async def list_events(self, *, resource_id: str, resource_type: str = "VirtualMachine") -> list[Event]:
         """Lines of the event log. A server that does not know the parameter lists everybody's: see `resource_id`."""
-        return await self._reader.list_events(resource_id)
+        return await self._reader.list_events(resource_id, resource_type)
 
     async def list_vm_snapshots(self, *, vm_ids: Sequence[str]) -> list[VmSnapshot]:
         """VM snapshots of those VMs; a VM that CloudStack does not know has none."""
@@ -225,6 +230,28 @@ class CloudStack:
     ) -> str:
         """A value of None deletes the key whatever its value; nothing to delete fails the job (530)."""
         return await self._submit(calls.delete_tags(resource_ids, resource_type, tags), job_id, expires_at)
+
+    async def find_server_time(self) -> datetime:
+        """The server's clock by its `Date` header, which is asked for where it is not known well enough.
+
+        Raises `CloudStackError` (`NOT_SENT`) where it can't be told.
+        """
+        return await self._transport.find_server_time()
+
+    async def spend_job_id(
+        self, job_id: str, tagging: tuple[str, str, str] | None, *, expires_at: datetime | None = None
+    ) -> Spent:
+        """Gives a job id up, so that a call that may still be on its way under it never runs.
+
+        `tagging`: VM, key and value of a tag that may stand there already; None for an id that was meant for a
+        `createTags`, which is spent on the deletion of a tag of nothing.
+        """
+        if tagging is None:
+            call = calls.delete_tags([new_uuid()], "UserVm", {"oma-probe": None})
+        else:
+            vm_id, key, value = tagging
+            call = calls.create_tags([vm_id], "UserVm", {key: value})
+        return await self._submitter.spend(call, job_id, expires_at)
 
     async def query_job(self, job_id: str) -> JobResult:
         return await self._reader.query_job(job_id)

@@ -47,8 +47,11 @@ class ServerClock:
         server_now = self.server_now
         return None if server_now is None else server_now - self._now()
 
-    def sample(self, date_header: str | None, round_trip_s: float) -> None:
-        """Takes the `Date` of an answer that was just received; no header, or one that is no date, is ignored."""
+    def sample(self, date_header: str | None, round_trip_s: float, received: float | None = None) -> None:
+        """Takes the `Date` of an answer; no header, or one that is no date, is ignored.
+
+        `received`: when it came in, on the monotonic clock; just now by default.
+        """
         if not date_header:
             return
         try:
@@ -59,16 +62,12 @@ class ServerClock:
             return
         # The header is cut to whole seconds and was written somewhere within the round trip.
         self._server_at_sample = date.astimezone(UTC) + timedelta(seconds=0.5 + round_trip_s / 2)
-        self._sampled_at = self._monotonic()
+        self._sampled_at = self._monotonic() if received is None else received
 
     def expires_in(self, seconds: float) -> datetime:
         """The moment so many seconds ahead in the server's time; in ours where the server's is not known."""
         return (self.server_now or self._now()) + timedelta(seconds=seconds)
 
-    def to_server(self, moment: datetime) -> datetime:
-        """A moment of our clock, in the server's time."""
-        return moment + (self.offset or timedelta())
-
     def is_past(self, moment: datetime) -> bool:
-        """Whether a moment of our clock has passed."""
-        return moment <= self._now()
+        """Whether a moment of the server's time has passed; judged by our clock where the server's is not known."""
+        return moment <= (self.server_now or self._now())

@@ -72,6 +72,13 @@ class CloudStackError(Exception):
         return self.errorcode in (PARAM_ERROR, INTERNAL_ERROR) and _names_existing(self.text, job_id)
 
 
+class Expired(CloudStackError):
+    """The caller's own time for the call had passed before it was sent; sending it again would be in vain."""
+
+    def __init__(self, command: str, text: str) -> None:
+        super().__init__(ErrorKind.NOT_SENT, command, text)
+
+
 UNAUTHORIZED: Final = 401
 THROTTLED: Final = 429
 PARAM_ERROR: Final = 431

@@ -68,8 +68,8 @@ class Reader:
             items = await self._list_everywhere("listVirtualMachines", "virtualmachine", {"name": name}, _entity_key)
         return _parse("listVirtualMachines", VirtualMachine.parse, items)
 
-    async def list_events(self, resource_id: str) -> list[Event]:
-        where = {**_EVERYWHERE, "resourceid": resource_id, "resourcetype": "VirtualMachine"}
+    async def list_events(self, resource_id: str, resource_type: str = "VirtualMachine") -> list[Event]:
+        where = {**_EVERYWHERE, "resourceid": resource_id, "resourcetype": resource_type}
         return _parse("listEvents", Event.parse, await self._list("listEvents", "event", where, None))
 
     async def list_vm_snapshots(self, vm_ids: Sequence[str]) -> list[VmSnapshot]:
@@ -108,7 +108,13 @@ class Reader:
         return _parse("listDiskOfferings", DiskOffering.parse, items)
 
     async def list_capabilities(self) -> Mapping[str, object]:
-        answer = await self._transport.read("listCapabilities", {})
+        """Past whoever waits for a throttle, since by this it is known whether the server answers at all."""
+        try:
+            answer = await self._transport.look("listCapabilities", {})
+        except CloudStackError as error:
+            if error.kind not in (ErrorKind.THROTTLED, ErrorKind.UNAUTHORIZED):
+                raise
+            answer = await self._transport.read("listCapabilities", {})
         capability = answer.get("capability")
         if not isinstance(capability, Mapping):
             raise CloudStackError(ErrorKind.BROKEN_ANSWER, "listCapabilities", "no capability in the answer")

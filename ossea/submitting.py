@@ -11,6 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from ossea import calls
@@ -26,6 +27,17 @@ NewId = Callable[[], str]
 
 def new_uuid() -> str:
     return str(uuid.uuid4())
+
+
+class Spent(StrEnum):
+    """Who has used a job id up."""
+
+    BY_US = "by us"
+    """By the harmless call: whatever was to travel under this id can't be queued any more."""
+    BY_ANOTHER = "by another"
+    """A job of another command runs, or ran, under it: the call that it was meant for has arrived."""
+    NOT_AT_ALL = "not at all"
+    """The server gives jobs ids of its own."""
 
 
 class Submitter:
@@ -54,6 +66,24 @@ class Submitter:
         if not isinstance(entity_id, str):
             raise CloudStackError(ErrorKind.BROKEN_ANSWER, call.command, "the answer does not name the new entity")
         return queued_id, entity_id
+
+    async def spend(self, call: Call, job_id: str, expires_at: datetime | None) -> Spent:
+        """Uses the id up by this call, which has to be harmless and of another command than the one that is given up.
+
+        Once the id is known to CloudStack, no other call can be queued under it (`ApiServer.queueCommand`). Raises
+        `CloudStackError` where that is not certain; the same may be asked again.
+        """
+        params = {**call.params, "customjobid": calls.check_job_id(job_id)}
+        try:
+            answer = await self._transport.change(call.command, params, expires_at)
+        except CloudStackError as error:
+            if not error.says_in_use(job_id):
+                raise
+        else:
+            self._honours = answer.get("jobid") == job_id
+            return Spent.BY_US if self._honours else Spent.NOT_AT_ALL
+        job = await self._ask_what_it_does(call, job_id)
+        return Spent.BY_US if job.command == call.command else Spent.BY_ANOTHER
 
     async def run(self, call: Call, expires_at: datetime | None) -> None:
         """A synchronous command; returns when it has succeeded."""
@@ -88,6 +118,7 @@ class Submitter:
         except CloudStackError as error:
             if job_id is None or not error.says_in_use(job_id):
                 raise
+            self._honours = True
             return job_id, await self._adopt(call, job_id)
         queued_id = answer.get("jobid")
         if not isinstance(queued_id, str) or not queued_id:
@@ -99,6 +130,14 @@ class Submitter:
 
     async def _adopt(self, call: Call, job_id: str) -> dict[str, Any]:
         """The id is taken: by this very call, or by somebody who gave it up."""
+        job = await self._ask_what_it_does(call, job_id)
+        if job.command != call.command:
+            text = f"the job id {job_id} was spent on {job.command}; nothing was queued"
+            raise CloudStackError(ErrorKind.REFUSED, call.command, text)
+        self._jobs.submitted(job_id, call.command)
+        return _adopted_answer(job)
+
+    async def _ask_what_it_does(self, call: Call, job_id: str) -> JobResult:
         try:
             job = await self._reader.query_job(job_id)
         except CloudStackError as error:
@@ -107,11 +146,7 @@ class Submitter:
         if job.status is JobStatus.ABSENT or not job.command:
             text = f"a job {job_id} exists already, and CloudStack does not say what it does"
             raise CloudStackError(ErrorKind.NO_ANSWER, call.command, text)
-        if job.command != call.command:
-            text = f"the job id {job_id} was spent on {job.command}; nothing was queued"
-            raise CloudStackError(ErrorKind.REFUSED, call.command, text)
-        self._jobs.submitted(job_id, call.command)
-        return _adopted_answer(job)
+        return job
 
 
 def _adopted_answer(job: JobResult) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,7 +20,8 @@ from cs import AIOCloudStack, CloudStackApiException, CloudStackException
 from ossea.calls import check_values
 from ossea.clock import EXPIRES_FORMAT, Monotonic, Now, ServerClock, utc_now
 from ossea.credentials import Endpoint
-from ossea.errors import INTERNAL_ERROR, CloudStackError, ErrorKind, build_answer_error, build_foreign_error
+from ossea.errors import INTERNAL_ERROR, CloudStackError, ErrorKind, Expired, build_answer_error, build_foreign_error
+from ossea.throttle import Throttle, ThrottlePolicy
 from ossea.wire import CONNECTIONS, Reply, Wire
 
 Observer = Callable[[str, str, float], None]
@@ -30,15 +30,6 @@ Observer = Callable[[str, str, float], None]
 CLOCK_GOOD_FOR_S: Final = 300.0
 
 OK: Final = "ok"
-
-
-@dataclass(frozen=True, slots=True)
-class ThrottlePolicy:
-    """How a throttled call comes back: when CloudStack says, but never later than so long after its first sending."""
-
-    total_s: float = 30.0
-    pause_s: float = 1.0
-    """Where CloudStack does not say when to come back."""
 
 
 class Transport:
@@ -59,7 +50,7 @@ class Transport:
         self._timeout_s = timeout_s
         self._expires_s = expires_s
         self._observer = observer
-        self._throttle = throttle or ThrottlePolicy()
+        self._throttle_policy = throttle or ThrottlePolicy()
         self._monotonic = monotonic
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._measuring: asyncio.Task[str] | None = None
@@ -82,7 +73,7 @@ class Transport:
 
     def _take(self, endpoint: Endpoint, wire: Wire, clock: ServerClock) -> None:
         self.endpoint, self.clock, self._wire = endpoint, clock, wire
-        self._held_until = 0.0
+        self._throttle = Throttle(self._throttle_policy, self._monotonic)
         self._api = AIOCloudStack(
             endpoint.url,
             endpoint.key,
@@ -111,11 +102,16 @@ class Transport:
     async def change(
         self, command: str, params: Mapping[str, Any], expires_at: datetime | None = None
     ) -> dict[str, Any]:
-        """A command that changes something: never sent after `expires_at` (our clock), nor while the server's clock
-        is unknown, nor a second time after it may have arrived.
+        """A command that changes something: never sent after `expires_at` (the server's time), nor while the server's
+        clock is unknown, nor a second time after it may have arrived.
         """
         await self._require_clock(command)
         return await self._call(command, params, expires_at)
+
+    async def find_server_time(self) -> datetime:
+        """Raises `CloudStackError` (`NOT_SENT`) where the server does not tell it."""
+        await self._require_clock("listCapabilities")
+        return self.clock.expires_in(0)
 
     async def _require_clock(self, command: str) -> None:
         if not self._clock_is_stale():
@@ -143,30 +139,26 @@ class Transport:
         return age_s is None or age_s > CLOCK_GOOD_FOR_S
 
     async def _call(self, command: str, params: Mapping[str, Any], expires_at: datetime | None) -> dict[str, Any]:
-        async with self._slots:
-            began = self._monotonic()
-            resigned = False
-            while True:
-                # A throttle is the account's: one that was told to wait makes all wait, each keeping its place.
-                await asyncio.sleep(max(0.0, self._held_until - self._monotonic()))
-                signed_at = self.clock.offset
-                try:
-                    return await self._send(command, params, expires_at)
-                except CloudStackError as error:
-                    if error.kind is ErrorKind.THROTTLED and self._hold(began, error):
-                        continue
-                    if error.kind is not ErrorKind.UNAUTHORIZED or resigned or not self._clock_moved(signed_at):
-                        raise
-                    resigned = True
+        # A throttle is the account's: one that was told to wait makes all wait, each keeping its place, and no slot.
+        return await self._throttle.let_through(lambda: self._send_in_slot(command, params, expires_at))
 
-    def _hold(self, began: float, error: CloudStackError) -> bool:
-        """Holds every call until CloudStack wants to hear from us again; False when the policy is used up."""
-        pause_s = self._throttle.pause_s if error.retry_after_s is None else error.retry_after_s
-        until = self._monotonic() + pause_s
-        if until - began > self._throttle.total_s:
-            return False
-        self._held_until = max(self._held_until, until)
-        return True
+    async def _send_in_slot(
+        self, command: str, params: Mapping[str, Any], expires_at: datetime | None
+    ) -> dict[str, Any]:
+        async with self._slots:
+            return await self._send_signed(command, params, expires_at)
+
+    async def _send_signed(
+        self, command: str, params: Mapping[str, Any], expires_at: datetime | None
+    ) -> dict[str, Any]:
+        """Signed once more where a 401 shows by its own `Date` that the clock was wrong, and only then."""
+        signed_at = self.clock.offset
+        try:
+            return await self._send(command, params, expires_at)
+        except CloudStackError as error:
+            if error.kind is not ErrorKind.UNAUTHORIZED or not self._clock_moved(signed_at):
+                raise
+        return await self._send(command, params, expires_at)
 
     def _clock_moved(self, before: timedelta | None) -> bool:
         """Whether the refusal's own `Date` shows that the request was signed with a wrong time."""
@@ -176,8 +168,8 @@ class Transport:
     async def _send(self, command: str, params: Mapping[str, Any], expires_at: datetime | None) -> dict[str, Any]:
         check_values(command, params)
         if expires_at is not None and self.clock.is_past(expires_at):
-            raise CloudStackError(ErrorKind.NOT_SENT, command, f"not sent: it expired at {expires_at.isoformat()}")
-        expires = self.clock.expires_in(self._expires_s) if expires_at is None else self.clock.to_server(expires_at)
+            raise Expired(command, f"not sent: it expired at {expires_at.isoformat()}")
+        expires = self.clock.expires_in(self._expires_s) if expires_at is None else expires_at
         signed = {**params, "signatureVersion": "3", "expires": expires.strftime(EXPIRES_FORMAT)}
         began = self._monotonic()
         result = ErrorKind.NO_ANSWER.value

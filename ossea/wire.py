@@ -6,7 +6,7 @@
 - a change is sent once: aiohttp sends a GET again by itself when a connection breaks, and CloudStack changes by GET;
 - one bound on the whole exchange, connecting and reading included;
 - no redirects: they would carry a signed request to another place;
-- the `Date` header, for the server's clock;
+- the `Date` header, for the server's clock, of CloudStack's own answers only: what stands before it has another clock;
 - a check that the envelope belongs to the command: `{}` of a foreign envelope must not be read as an empty list.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -35,11 +35,20 @@ KEEPALIVE_S: Final = 5.0
 class Reply:
     """An answer that has been read whole, as `AIOCloudStack` wants to see one."""
 
-    def __init__(self, command: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(
+        self,
+        command: str,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        recognised: Callable[[], None] = lambda: None,
+    ) -> None:
         self._command = command
         self.status = status
         self.headers = headers
         self._body = body
+        self._recognised = recognised
+        """Called once it has shown itself as CloudStack's answer to this command."""
 
     async def json(self, *, content_type: str | None = None) -> Any:
         """Raises `ValueError` for anything that is not this command's envelope."""
@@ -53,6 +62,7 @@ class Reply:
             raise ValueError("another command's envelope")
         if not isinstance(value, dict):
             raise ValueError("an envelope without an object")  # noqa: TRY004 - what `cs` takes for "not JSON"
+        self._recognised()
         return data
 
     async def text(self) -> str:
@@ -102,12 +112,19 @@ class Wire:
             url,
             headers=headers,
             allow_redirects=False,
-            middlewares=() if reads_only(command) else (_SendOnce(),),
+            middlewares=() if reads_only(command) else (SendOnce(),),
             **payload,
         ) as response:
-            self._clock.sample(response.headers.get("Date"), self._monotonic() - began)
+            date, round_trip_s = response.headers.get("Date"), self._monotonic() - began
+            received = self._monotonic()
             body = await response.read()
-            return Reply(command, response.status, response.headers, body)
+            return Reply(
+                command,
+                response.status,
+                response.headers,
+                body,
+                lambda: self._clock.sample(date, round_trip_s, received),
+            )
 
 
 def reads_only(command: str) -> bool:
@@ -115,8 +132,11 @@ def reads_only(command: str) -> bool:
     return command.startswith(("list", "query"))
 
 
-class _SendOnce:
-    """Refuses the second sending that aiohttp attempts on a broken connection; the first error stands."""
+class SendOnce:
+    """A middleware for one request, against the second sending that aiohttp attempts on a broken connection.
+
+    The first error stands.
+    """
 
     def __init__(self) -> None:
         self._first_error: aiohttp.ClientError | OSError | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ossea.simulator.calls import is_read
 from ossea.simulator.model.errors import THROTTLED, UNSUPPORTED, ApiError, unauthorized
 from ossea.simulator.model.faults import MODEL_KINDS, Fault, FaultKind, pick
 from ossea.simulator.service import Simulator
@@ -73,6 +74,8 @@ class CloudStackApi:
     ) -> web.Response:
         try:
             self._check_access(command, params)
+            if not is_read(entry["command"]):
+                entry["seen"] = self._simulator.see(entry["command"], params)
             body = await self._simulator.call(command, params, [fault for fault in faults if fault.kind in MODEL_KINDS])
         except ApiError as error:
             entry["status"] = entry["errorcode"] = error.errorcode

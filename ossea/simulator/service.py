@@ -29,6 +29,7 @@ from ossea.simulator.model.effects import (
 from ossea.simulator.model.faults import Fault, fault_from_json
 from ossea.simulator.model.machine import Model
 from ossea.simulator.model.settings import Settings
+from ossea.simulator.model.witness import see
 from ossea.simulator.statefile import StateFile, Stored
 from ossea.simulator.storage import ContentMissing, Storage
 
@@ -147,6 +148,12 @@ class Simulator:
             return self._model.submit(command, params, self.now(), faults=faults)
         finally:
             await self.turn()
+
+    def see(self, command: str, params: Mapping[str, str]) -> dict[str, Any]:
+        """How things stand for this call at this very moment, for the log."""
+        self._model.advance_clock(self.now())
+        named = {name.lower(): value for name, value in params.items()}
+        return see(self._model.world, command, named).as_json()
 
     def log_call(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Give the call its number; numbers are reserved in the state file, so that none comes twice."""

@@ -119,6 +119,8 @@ class Volume:
     """The VM that kept the device of an earlier attachment while the volume went to another VM."""
     file_number: int = 1
     """One more with each revert that replaced the file: who opened it before writes into a deleted one."""
+    touches: int = 0
+    """One more each time that a guest is given the device: from then on it may have written to it."""
     project_id: str | None = None
     account: str = ACCOUNT
 

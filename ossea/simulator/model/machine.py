@@ -211,6 +211,9 @@ class Model:
             if job.status != JobStatus.PENDING and job.phase == Phase.ENDED:
                 old.append(job.id)
         for job_id in old:
+            job = self.world.jobs.rows[job_id]
+            if job.ended is not None:
+                self.world.forgotten_ends[job_id] = (job.ended, job.status == JobStatus.SUCCEEDED)
             self.world.jobs.drop(job_id)
 
     def _submit_job(self, command: AsyncCommand, params: Params, now: float, fault: Fault | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ossea.simulator.model.rows import (
     read_text,
     to_moment,
 )
+from ossea.simulator.model.tagging import drop_tags_of
 from ossea.simulator.model.world import World
 
 _CONTENTLESS = frozenset({SnapshotState.ALLOCATED, SnapshotState.ERROR})
@@ -290,6 +291,7 @@ def forget_snapshot(world: World, snapshot: Snapshot) -> None:
     snapshot.removed = world.now
     snapshot.has_content = False
     world.snapshots.touch(snapshot)
+    drop_tags_of(world, snapshot.id)
     world.effects.append(SnapshotErased(world.now, None, snapshot.id))
 
 

@@ -108,6 +108,8 @@ class World:
         self.now = 0.0
         """The time at which what happens now happens; the machine and the job runner set it."""
         self.counter = 0
+        self.forgotten_ends: dict[str, tuple[float, bool]] = {}
+        """When jobs ended whose rows are gone by now, and whether they succeeded; no answer shows it."""
         self.expunge_due: dict[str, float] = {}
         """When destroyed VMs will be expunged."""
         self._volumes_by_vm = Index()
@@ -262,6 +264,7 @@ class World:
         elif volume.also_on == vm_id:
             volume.also_on = None
         volume.device_on = vm_id
+        volume.touches += 1
         self.volumes.touch(volume)
         self.effects.append(DeviceAppeared(self.now, job_id, volume.id, vm_id, serial_of(volume.id)))
 

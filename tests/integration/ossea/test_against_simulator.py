@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from oma.adapters.cloudstack import CloudStackCloud
-from oma.ports import Fault, RemoteStatus, UpstreamError
+from oma.ports import RemoteStatus
 from ossea.client import CloudStack
 from ossea.credentials import Endpoint
 from ossea.errors import CloudStackError, ErrorKind
@@ -146,9 +146,8 @@ async def test_whether_ids_of_ours_are_honoured_is_found_out_harmlessly(
 
 async def test_without_ids_of_ours_an_unknown_id_proves_nothing(client: CloudStack, admin: AdminClient):
     await admin.put_settings(custom_job_id=False)
-    with pytest.raises(UpstreamError) as caught:
-        await CloudStackCloud(client).query_job(new_id())
-    assert caught.value.fault is Fault.NO_ANSWER
+    outcome = await CloudStackCloud(client).query_job(new_id())
+    assert outcome.status is RemoteStatus.UNTRACEABLE
 
 
 async def test_tags_with_names_of_the_field(client: CloudStack, admin: AdminClient):

@@ -71,6 +71,21 @@ async def test_each_submission_carries_the_request_id(stub: Stub, cloud: CloudSt
     assert stub.sent("stopVirtualMachine")[0]["forced"] == "false"
 
 
+async def test_a_tag_whose_job_never_ends_is_waited_for_no_longer_than_it_is_worth(
+    stub: Stub, cloud: CloudStackCloud, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("oma.adapters.cloudstack.EPOCH_PATIENCE_S", 0.02)
+    with pytest.raises(UpstreamError, match="the tag is not oma:1"):
+        await cloud.put_epoch(VM, "oma:1", None)
+    assert stub.count("createTags") == 1
+
+
+async def test_a_call_whose_time_has_passed_is_not_tried_again(stub: Stub, cloud: CloudStackCloud):
+    with pytest.raises(UpstreamError) as caught:
+        await cloud.submit_destroy_vm(VM, request_id=JOB, expires_at=soon() - timedelta(hours=1))
+    assert (caught.value.fault, caught.value.upstream.code, caught.value.spent) == (Fault.NOT_SENT, "expired", True)
+
+
 @pytest.mark.parametrize(
     ("reply", "fault", "code"),
     [
@@ -80,7 +95,7 @@ async def test_each_submission_carries_the_request_id(stub: Stub, cloud: CloudSt
         (error(534, "resource away"), Fault.FAILED, "534"),
         (error(503, "maintenance"), Fault.NOT_SENT, "503"),
         (error(429, "retry after 90000 ms."), Fault.NOT_SENT, "429"),
-        (Answer(503, "<html>", "text/html"), Fault.FAILED, "unavailable"),
+        (Answer(503, "<html>", "text/html"), Fault.BROKEN_ANSWER, "unavailable"),
         (Answer(200, "<html>", "text/html"), Fault.BROKEN_ANSWER, "broken_answer"),
         (Cut(), Fault.NO_ANSWER, "no_answer"),
     ],
@@ -127,9 +142,7 @@ async def test_an_unknown_id_never_arrived_where_ids_of_ours_are_honoured(cloud:
 
 async def test_an_unknown_id_says_nothing_where_they_are_not(stub: Stub, cloud: CloudStackCloud):
     stub.honours_ids = False
-    with pytest.raises(UpstreamError) as caught:
-        await cloud.query_job(JOB)
-    assert caught.value.fault is Fault.NO_ANSWER
+    assert (await cloud.query_job(JOB)).status is RemoteStatus.UNTRACEABLE
 
 
 async def test_a_job_that_was_accepted_and_forgotten_failed_with_an_unknown_effect(stub: Stub, cloud: CloudStackCloud):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -65,12 +66,13 @@ async def test_reads_come_right_after_one_401_by_a_wrong_clock(stub: Stub, clien
     assert stub.count("listVolumes") == 2
 
 
-async def test_the_callers_expiry_is_sent_in_the_servers_time(stub: Stub, client: CloudStack):
+async def test_the_callers_expiry_is_in_the_servers_time_and_sent_as_it_is(stub: Stub, client: CloudStack):
     stub.skew = timedelta(hours=-1)
-    expires_at = datetime.now(UTC) + timedelta(seconds=20)
+    expires_at = (await client.find_server_time()).replace(microsecond=0) + timedelta(seconds=20)
     await client.attach_volume(VOLUME, VM, job_id=JOB, expires_at=expires_at)
     (sent,) = stub.sent("attachVolume")
-    assert abs(expires_of(sent) - (expires_at + stub.skew)) < timedelta(seconds=3)
+    assert expires_of(sent) == expires_at
+    assert abs(expires_at - stub.server_now) < timedelta(seconds=23)
 
 
 async def test_nothing_is_sent_after_the_callers_expiry(stub: Stub, client: CloudStack):
@@ -80,6 +82,13 @@ async def test_nothing_is_sent_after_the_callers_expiry(stub: Stub, client: Clou
     assert stub.count("detachVolume") == 0
 
 
+async def test_our_clock_does_not_decide_what_has_expired(stub: Stub, client: CloudStack):
+    stub.skew = timedelta(hours=-1)
+    await client.find_server_time()
+    await client.detach_volume(VOLUME, expires_at=datetime.now(UTC) - timedelta(minutes=59))
+    assert stub.count("detachVolume") == 1
+
+
 async def test_no_change_is_sent_while_the_servers_clock_is_unknown(stub: Stub, client: CloudStack):
     stub.sends_date = False
     with pytest.raises(CloudStackError, match="clock") as caught:
@@ -87,6 +96,17 @@ async def test_no_change_is_sent_while_the_servers_clock_is_unknown(stub: Stub, 
     assert caught.value.kind is ErrorKind.NOT_SENT
     assert stub.count("detachVolume") == 0
     assert client.server_offset is None
+
+
+@pytest.mark.parametrize("status", [200, 401, 502, 503])
+async def test_what_stands_before_the_server_does_not_tell_its_time(stub: Stub, client: CloudStack, status: int):
+    """Its clock may be hours ahead; what waits for an expiry would take a call on its way for one that is over."""
+    before = await client.find_server_time()
+    ahead = format_datetime(datetime.now(UTC) + timedelta(hours=3), usegmt=True)
+    stub.script("listZones", *[Answer(status, "<html>", "text/html", {"Date": ahead})] * 2)
+    with pytest.raises(CloudStackError):
+        await client.list_zones()
+    assert await client.find_server_time() - before < timedelta(minutes=1)
 
 
 async def test_many_changes_measure_the_clock_once(stub: Stub, client: CloudStack):
@@ -169,6 +189,24 @@ async def test_a_throttle_longer_than_the_policy_is_told(stub: Stub, client: Clo
         await client.list_volumes()
     assert (caught.value.kind, caught.value.retry_after_s) == (ErrorKind.THROTTLED, 60.0)
     assert caught.value.changed_nothing
+
+
+async def test_whether_the_server_answers_is_known_whoever_waits_for_a_throttle(stub: Stub):
+    stub.script("listVolumes", error(429, "please retry after 3000 ms.", None))
+    thrown_back = asyncio.Event()
+    async with CloudStack(stub.endpoint(), observer=lambda *_: thrown_back.set()) as client:
+        waiting = asyncio.create_task(client.list_volumes())
+        await thrown_back.wait()
+        async with asyncio.timeout(2):
+            await client.list_capabilities()
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_where_the_server_wants_to_be_left_alone_that_is_waited_for(stub: Stub, client: CloudStack):
+    stub.script("listCapabilities", error(429, "please retry after 40 ms.", None))
+    assert await client.list_capabilities()
+    assert stub.count("listCapabilities") == 2
 
 
 async def test_every_request_is_told_to_the_observer(stub: Stub):

@@ -9,6 +9,7 @@ from ossea.simulator.model.effects import SnapshotErased
 from ossea.simulator.model.entities import Job, SnapshotState
 from ossea.simulator.model.errors import refused
 from ossea.simulator.model.params import Params
+from ossea.simulator.model.tagging import drop_tags_of
 from ossea.simulator.model.world import World
 
 _DELETABLE = frozenset(
@@ -49,6 +50,7 @@ class DeleteSnapshot(AsyncCommand):
             snapshot.removed = world.now
             snapshot.has_content = False
             world.snapshots.touch(snapshot)
+            drop_tags_of(world, snapshot.id)
             world.effects.append(SnapshotErased(world.now, None, snapshot.id))
         return {"success": True}
 

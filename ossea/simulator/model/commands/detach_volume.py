@@ -61,9 +61,12 @@ class DetachVolume(AsyncCommand):
         volume = world.live_volume(job.instance_id or "")
         if volume is None or volume.vm_id is None:
             raise failed("Unexpected exception")
+        job.params["begun_on"] = volume.vm_id
 
     def apply(self, world: World, job: Job) -> None:
         volume = world.volumes.rows[job.instance_id or ""]
+        if job.orphaned and volume.device_on != job.params.get("begun_on"):
+            return  # the hypervisor works on alone, at the VM that it was told
         if not volume.keeps_device:
             world.hide_device(volume, job.id)
 
