@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -72,24 +73,47 @@ class _Runner(web.AppRunner):
         return _Server(await super()._make_server(), **self._kwargs)
 
 
+def bind_site(host: str, port: int) -> socket.socket:
+    """Takes a loopback address before anything is begun; nothing is answered as yet: for `serve_site`.
+
+    Raises `ValueError` for any other address, `OSError` where somebody listens there.
+    """
+    check_loopback(host)
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setblocking(False)
+        bound.bind(address)
+        # Linux lets two sockets bind with SO_REUSEADDR as long as none listens. Who connects waits in the backlog.
+        bound.listen(SOCKET_BACKLOG)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
 async def serve_site(
-    app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0
+    app: web.Application, host: str, port: int, *, shutdown_timeout_s: float = 5.0, bound: socket.socket | None = None
 ) -> tuple[web.AppRunner, str]:
     """Listens on a loopback address; port 0 takes a free one. `await runner.cleanup()` stops it.
 
-    Raises `ValueError` for any other address, `OSError` where the port is taken.
+    `bound`: the address was taken before. Raises `ValueError` for any other address, `OSError` where the port is taken.
     """
     check_loopback(host)
     runner = _Runner(app, access_log=None, max_line_size=LONGEST_LINE, shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=SOCKET_BACKLOG).start()
+        if bound is not None:
+            await web.SockSite(runner, bound, backlog=SOCKET_BACKLOG).start()
+        else:
+            await web.TCPSite(runner, host, port, backlog=SOCKET_BACKLOG).start()
     except BaseException:
         await runner.cleanup()
         raise
-    bound = runner.addresses[0]
-    shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-    return runner, f"http://{shown}:{bound[1]}"
+    address = runner.addresses[0]
+    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return runner, f"http://{shown}:{address[1]}"
 
 
 def print_listening(program: str, url: str, **more: str) -> None:

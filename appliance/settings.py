@@ -83,11 +83,25 @@ class CloudstackSettings(Section):
     profile: str = Field(default="cloudstack", description="Section of cloudstack.ini, as the cs tool names it.")
     timeout_s: Seconds = 10.0
     expires_s: Seconds = Field(default=60.0, description="How long a signed call may be under way.")
+    late_s: Seconds = Field(
+        default=60.0, description="How long after that it may still come in, where no id tells that it never did."
+    )
     job_expire_minutes: int = Field(
         default=1440, ge=1, description="CloudStack's own setting job.expire.minutes: how long it knows its jobs."
     )
     poll_min_s: Seconds = 0.05
     poll_max_s: Seconds = 2.0
+    retry_attempts: int = Field(
+        default=10, ge=1, le=100, description="Times that what certainly did not arrive is sent, or a question asked."
+    )
+    retry_total_s: Seconds = Field(default=20.0, description="Longest time that these attempts may take together.")
+    retry_pause_s: Seconds = Field(default=5.0, description="Longest pause between two of them; the first is 0.2 s.")
+    circuit_silences: int = Field(
+        default=5, ge=1, le=1000, description="Silences in a row after which it is asked whether it answers at all."
+    )
+    circuit_pause_s: Seconds = Field(
+        default=5.0, description="Longest time between two such trials while it does not; runs wait in the queue."
+    )
     method: Literal["get", "post"] = "get"
 
 
@@ -97,6 +111,22 @@ class VolumeDaemonSettings(Section):
     port: Port = 8090
     timeout_s: Seconds = 10.0
     operation_timeout_s: Seconds = Field(default=60.0, description="An operation that takes longer is overdue.")
+    cloudstack_wait_s: Seconds = Field(
+        default=3600.0,
+        description="Longest wait of an operation, before CloudStack is asked for it: for an answer, or for another's "
+        "job on the volume.",
+    )
+    retry_attempts: int = Field(
+        default=10, ge=1, le=100, description="Times that what certainly did not arrive is sent, or a question asked."
+    )
+    retry_total_s: Seconds = Field(default=20.0, description="Longest time that these attempts may take together.")
+    retry_pause_s: Seconds = Field(default=5.0, description="Longest pause between two of them; the first is 0.2 s.")
+    circuit_silences: int = Field(
+        default=5, ge=1, le=1000, description="Silences in a row after which it is asked whether it answers at all."
+    )
+    circuit_pause_s: Seconds = Field(
+        default=5.0, description="Longest time between two such trials while it does not; runs wait in the queue."
+    )
     outstanding_per_vm: int = Field(
         default=2, ge=1, le=64, description="Attach and detach jobs sent per CloudStack VM."
     )
@@ -137,11 +167,21 @@ class HttpSettings(Section):
 class OmaSettings(Section):
     identity: Literal["dmi", "volumes", "trust"] = "dmi"
     installation: str = Field(default="oma", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    markers: Literal["required", "best_effort"] = Field(
+        default="required", description="Whether a run goes on where our role may not tag volumes in CloudStack."
+    )
+    state_dir: Path | None = Field(
+        default=None,
+        description="Where the daemon notes its epoch; default: beside a SQLite file, else what systemd gives it.",
+    )
 
 
 class GuardSettings(Section):
     alive_s: Seconds = Field(
         default=900.0, description="A failover that wrote to its JobLog within this time is alive."
+    )
+    stuck_s: Seconds = Field(
+        default=1800.0, description="A dead failover that has been quiet for so long gets an issue of the watcher."
     )
     stopped_again_s: Seconds = 60.0
     observe_timeout_s: Seconds = Field(default=20.0, description="Longest wait for what the other systems show.")
@@ -149,10 +189,16 @@ class GuardSettings(Section):
 
 class WorkflowSettings(Section):
     busy_wait_s: Seconds = Field(default=600.0, description="Longest wait for a volume in transition.")
+    settle_s: Seconds = Field(
+        default=10.0, description="Longest wait until what an ended job has done is shown by CloudStack and the OMA."
+    )
     stop_wait_s: Seconds = Field(
         default=900.0, description="Longest wait for a stop of the test VM; then the run parks and force may pass it."
     )
     max_jobs: int = Field(default=100, ge=1, le=1000, description="Jobs run at once; further ones stand queued.")
+    stuck_s: Seconds = Field(
+        default=3600.0, description="A job of ours that has not ended after so long gets an issue of the watcher."
+    )
     lease_s: Seconds = 30.0
     stop_timeout_s: Seconds = Field(
         default=25.0, description="Time that a stop gives running jobs to reach a safe point."
@@ -160,8 +206,13 @@ class WorkflowSettings(Section):
 
 
 class RecoverySettings(Section):
-    revert_window_s: Seconds = 5400.0
-    revert_attempts: int = Field(default=2, ge=1, le=10)
+    revert_window_s: Seconds = Field(
+        default=5400.0, description="How long a hypervisor may work on after a revert's job ended without success."
+    )
+    revert_attempts: int = Field(default=2, ge=1, le=10, description="Attempts at a revert before the run parks.")
+    job_recoveries: int = Field(
+        default=5, ge=1, le=100, description="Times in a row that a job outlives its daemon before it parks."
+    )
 
 
 class LogSettings(Section):

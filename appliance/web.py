@@ -28,7 +28,7 @@ from appliance.problem_documents import (
     problem,
     unreadable_problem,
 )
-from appliance.serving import LONGEST_LINE, print_listening, serve_site
+from appliance.serving import LONGEST_LINE, bind_site, print_listening, serve_site
 
 __all__ = [
     "CORRELATION_HEADER",
@@ -36,6 +36,7 @@ __all__ = [
     "LARGEST_BODY",
     "LONGEST_LINE",
     "as_json",
+    "bind_site",
     "correlation_id_of",
     "correlation_middleware",
     "cross_site_middleware",

@@ -145,7 +145,9 @@ class GroupCommit:
         except DBAPIError as error:
             return self._undone(judge_fault(error), error)
         if failure is not None:
-            return self._undone(None if self._noted is None else judge_fault(self._noted), failure)
+            # One that the engine has told nobody of is judged by itself.
+            noted = self._noted or _database_error(failure)
+            return self._undone(None if noted is None else judge_fault(noted), failure)
         return self._commit(transaction)
 
     def _run_members(
@@ -156,7 +158,7 @@ class GroupCommit:
             return self._call(members[0], connection, transaction) or members[0].error or self._swallowed()
         for member in members:
             self._session.set_savepoint()
-            broken = self._call(member, connection, transaction) or self._noted
+            broken = self._call(member, connection, transaction) or self._noted or _database_error(member.error)
             if broken is not None:
                 return broken
             if member.error is not None:
@@ -235,6 +237,10 @@ class GroupCommit:
     def _refuse_ending(self, _connection: Connection) -> None:
         if self._in_member:
             raise RuntimeError(ENDING_REFUSED)
+
+
+def _database_error(error: BaseException | None) -> DBAPIError | None:
+    return error if isinstance(error, DBAPIError) else None
 
 
 def _fail(members: Sequence[Member], attempt: Attempt) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import Connection
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest revision in `migrations/versions`."""
 
 VERSION_TABLE = "oma_alembic_version"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 from zoneinfo import ZoneInfo
 
@@ -72,9 +72,12 @@ def find_system_zone(connection: Connection) -> str | None:
 def read_clock(connection: Connection) -> datetime:
     """The database's own clock, by which leases are measured: microseconds on MariaDB, milliseconds on SQLite."""
     if connection.dialect.name in MYSQL_DIALECTS:
-        return as_utc(connection.execute(text("SELECT UTC_TIMESTAMP(6)")).scalar_one())
-    value = connection.execute(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
-    return as_utc(datetime.fromisoformat(value))
+        return as_utc(connection.execute(_CLOCK_OF_MARIADB).scalar_one())
+    return as_utc(datetime.fromisoformat(connection.execute(_CLOCK_OF_SQLITE).scalar_one()))
+
+
+_CLOCK_OF_MARIADB: Final = text("SELECT UTC_TIMESTAMP(6)")
+_CLOCK_OF_SQLITE: Final = text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")
 
 
 def as_utc(value: datetime) -> datetime:
@@ -184,10 +187,16 @@ class LegacyMeanings(TypeDecorator[Meanings]):
         return find_meanings(value, zone) if zone is not None and isinstance(value, datetime) else None
 
 
-def read_meanings(connection: Connection, column: ColumnElement[Any]) -> ColumnElement[Meanings] | None:
-    """`column` once more, to be read as `Meanings`; None where it holds no local time, so that it can have only one."""
+def find_local_places(dialect: Dialect) -> frozenset[str]:
+    """The columns (`table.column`) that hold local time, by what `set_legacy_times` was told."""
+    times = _LEGACY_TIMES.get(dialect)
+    return times.local_columns if times is not None else frozenset()
+
+
+def read_meanings(local: frozenset[str], column: ColumnElement[Any]) -> ColumnElement[Meanings] | None:
+    """`column` once more, to be read as `Meanings`; None where it is not among the `local` ones, which may have two."""
     place = column.type.place if isinstance(column.type, LegacyTime) else ""
-    if _zone_of(connection.dialect, place) is None:
+    if place not in local:
         return None
     return type_coerce(column, LegacyMeanings(place))
 

@@ -18,6 +18,8 @@ from database.tables.legacy import (
 from database.tables.oma import (
     oma_actions,
     oma_audit,
+    oma_controls,
+    oma_epochs,
     oma_events,
     oma_issues,
     oma_jobs,
@@ -46,6 +48,8 @@ __all__ = [
     "nbd_exports",
     "oma_actions",
     "oma_audit",
+    "oma_controls",
+    "oma_epochs",
     "oma_events",
     "oma_issues",
     "oma_jobs",

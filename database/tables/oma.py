@@ -188,6 +188,34 @@ oma_audit = own_table(
     Index("ix_oma_audit_job", "job_id", "seq"),
 )
 
+oma_controls = own_table(
+    "oma_controls",
+    # What a person has paused: everything, an operation, or a VM (by its context). A row with `lifted_at` is the last
+    # pause of its subject; the whole history stands in `oma_audit`.
+    Column("scope", String(16), primary_key=True),
+    Column("subject", String(64), primary_key=True),
+    Column("vm_name", String(255)),
+    Column("reason", LongText, nullable=False),
+    Column("actor", String(255), nullable=False),
+    _time("since", nullable=False),
+    _time("lifted_at"),
+    _time("updated_at", nullable=False),
+)
+
+oma_epochs = own_table(
+    "oma_epochs",
+    # One row, `oma`. Each start of a daemon raises the epoch; a witness outside of the database that is ahead of it
+    # shows that an older copy was restored (`older_since`, until a person accepts it).
+    Column("name", String(16), primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("installation", String(64), nullable=False),
+    Column("raised_by", String(255)),
+    _time("raised_at"),
+    _time("older_since"),
+    Column("evidence", Json),
+    _time("updated_at", nullable=False),
+)
+
 oma_sequences = own_table(
     "oma_sequences",
     # `events` numbers what happened; `fence` numbers leases over all jobs, because the Volume Daemon compares the

@@ -102,8 +102,9 @@ volume_daemon_operations = own_table(
     Column("stage", Choice(*OPERATION_STAGES), nullable=False),
     Column("content_hash", String(64), nullable=False),
     Column("fence", BigInteger),
-    # The call as it was sent: CloudStack's `customjobid`, and the job's id where the endpoint chose another.
+    # Written by older daemons only, which would have sent a call under a second id.
     Column("attempt", Integer, nullable=False, server_default="0"),
+    # The call as it was sent: CloudStack's `customjobid`, and the job's id where the endpoint chose another.
     Column("request_id", String(64)),
     Column("remote_job_id", String(64)),
     # The VM in whose queue the call stands.

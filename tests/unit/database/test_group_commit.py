@@ -6,9 +6,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+import pymysql
 import pytest
 from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from database.door import Door
 from database.errors import DatabaseUnavailable, SchemaOutdated
@@ -240,3 +241,17 @@ async def test_reads_go_side_by_side(url: str, door: Door) -> None:
         return together.wait()
 
     assert sorted(await asyncio.gather(*(door.read(look) for _ in range(3)))) == [0, 1, 2]
+
+
+async def test_a_deadlock_that_only_the_caller_saw_is_a_deadlock_all_the_same(door: Door) -> None:
+    """A raw driver's error would end in the caller's face as a fault of the program."""
+    tried: list[int] = []
+
+    def work(_connection: Connection) -> None:
+        tried.append(1)
+        raise OperationalError("SELECT 1", {}, pymysql.err.OperationalError(1213, "Deadlock found"))
+
+    with pytest.raises(DatabaseUnavailable, match="kept giving way"):
+        await door.write(work)
+    assert len(tried) > 1
+    assert await door.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one()) == 1

@@ -1,0 +1,21 @@
+"""Add what a person has paused, `oma_controls`"""
+
+from __future__ import annotations
+
+from alembic import context, op
+
+from database.creation import create_missing_tables
+
+revision = "0004"
+down_revision: str | None = "0003"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    context.config.attributes["created"].extend(create_missing_tables(op.get_bind()))
+
+
+def downgrade() -> None:
+    """There is no way back: dropping a table would lose the journal. A backup is the way back."""
+    raise NotImplementedError("the schema is not downgraded; restore the backup made before the upgrade")
