@@ -1,6 +1,7 @@
 """The async client of the Volume Daemon: one shared session, long polls instead of sleeping.
 
 It never retries: who calls knows whether the same call may be sent again (with the same `request_id` it always may).
+Nor does aiohttp, which sends a DELETE again by itself when a connection breaks.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from urllib.parse import quote
 
 import aiohttp
 
+from ossea.wire import SendOnce
 from volume_daemon.errors import ErrorKind, VolumeDaemonError
 from volume_daemon.holders.ended import EndReport
 from volume_daemon.holders.report import HolderReport, ProcessId
 from volume_daemon.models import DeviceMapping, Devices, Operation
+from volume_daemon.protocol import RETRY_AFTER, Json, build_broken, build_problem, change_headers, parse_answer
 
 T = TypeVar("T")
-Json = Mapping[str, Any]
 MOST_CONNECTIONS = 1000
 """Every waited operation holds one connection while its long poll is open."""
 
@@ -99,8 +101,12 @@ class VolumeDaemonClient:
         path = f"/volumes/{quote(volume_id, safe='')}/attach-root"
         return await self._change("POST", path, {"vm_id": vm_id}, request_id, fence)
 
-    async def detach(self, volume_id: str, *, request_id: str | None = None, fence: int | None = None) -> Operation:
-        return await self._change("POST", f"/volumes/{quote(volume_id, safe='')}/detach", {}, request_id, fence)
+    async def detach(
+        self, volume_id: str, *, request_id: str | None = None, fence: int | None = None, vm_id: str | None = None
+    ) -> Operation:
+        """`vm_id`: the VM that it is to be taken off; where another holds it, nothing is sent and it is refused."""
+        body = {"vm_id": vm_id} if vm_id is not None else {}
+        return await self._change("POST", f"/volumes/{quote(volume_id, safe='')}/detach", body, request_id, fence)
 
     async def delete(self, volume_id: str, *, request_id: str | None = None, fence: int | None = None) -> Operation:
         return await self._change("DELETE", f"/volumes/{quote(volume_id, safe='')}", None, request_id, fence)
@@ -108,6 +114,21 @@ class VolumeDaemonClient:
     async def cancel(self, operation_id: str) -> Operation:
         """Takes back an operation that CloudStack has not been asked for."""
         return await self._change("POST", f"/operations/{quote(operation_id, safe='')}/cancel", {}, None, None)
+
+    async def revoke(self, operation_id: str, type_: str, volume_id: str, *, fence: int | None = None) -> Operation:
+        """Takes an order back, also one that is still on its way: cancelled, or as it is where CloudStack was asked.
+
+        A daemon of an older generation has no such route: `VolumeDaemonError` `REFUSED` with the code `not_found`.
+        """
+        path = f"/operations/{quote(operation_id, safe='')}/revoke"
+        try:
+            return await self._change("POST", path, {"type": type_, "volume_id": volume_id}, None, fence)
+        except VolumeDaemonError as error:
+            if error.kind is ErrorKind.BROKEN_ANSWER and error.status == HTTPStatus.NOT_FOUND:
+                raise VolumeDaemonError(
+                    ErrorKind.REFUSED, "not_found", "it takes no order back", status=error.status
+                ) from None
+            raise
 
     async def get_operation(self, operation_id: str, wait_s: float = 0) -> Operation | None:
         """None: it never arrived. With `wait_s` the answer comes when it ends, turns overdue, or after that time."""
@@ -170,14 +191,14 @@ class VolumeDaemonClient:
         """
         path = f"/volumes/{quote(volume_id, safe='')}/holders/end"
         body = {"holders": [one.as_json() for one in holders], "reason": reason}
-        status, data = await self._send("POST", path, body, None, _change_headers(request_id, fence), timeout_s)
-        return _parsed(status, data, EndReport.parse)
+        status, data = await self._send("POST", path, body, None, change_headers(request_id, fence), timeout_s)
+        return parse_answer(status, data, EndReport.parse)
 
     async def health(self) -> dict[str, Any]:
         """What the daemon says of itself and its dependencies, also where it says that it is not well."""
         status, data = await self._send("GET", "/health", None, None, {}, self._timeout_s)
         if status not in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE) or "dependencies" not in data:
-            raise _problem(status, data)
+            raise build_problem(status, data)
         return dict(data)
 
     async def _get(
@@ -188,14 +209,14 @@ class VolumeDaemonClient:
         timeout_s: float | None = None,
     ) -> T:
         status, data = await self._send("GET", path, None, query, {}, timeout_s or self._timeout_s)
-        return _parsed(status, data, parse)
+        return parse_answer(status, data, parse)
 
     async def _change(
         self, method: str, path: str, body: Json | None, request_id: str | None, fence: int | None
     ) -> Operation:
-        headers = _change_headers(request_id, fence)
+        headers = change_headers(request_id, fence)
         status, data = await self._send(method, path, body, None, headers, self._timeout_s)
-        return _parsed(status, data, Operation.parse)
+        return parse_answer(status, data, Operation.parse)
 
     async def _send(  # noqa: PLR0917
         self,
@@ -213,6 +234,7 @@ class VolumeDaemonClient:
                 json=body,
                 params=query,
                 headers=headers,
+                middlewares=() if method == "GET" else (SendOnce(),),
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
                 text = await response.text()
@@ -233,43 +255,21 @@ class VolumeDaemonClient:
             data = json.loads(text)
         except ValueError:
             data = None
+        wanted = response.headers.get("Retry-After", "")
+        retry_after_s = float(wanted) if wanted.isdecimal() else None
+        if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+            text = "the Volume Daemon, or what stands before it, wants fewer requests"
+            raise VolumeDaemonError(
+                ErrorKind.NOT_SENT, "throttled", text, status=response.status, retry_after_s=retry_after_s
+            )
         if not isinstance(data, dict):
-            raise _broken(f"HTTP {response.status} with something that is no JSON object", response.status)
+            what = f"HTTP {response.status} with something that is no JSON object"
+            raise build_broken(what, response.status, retry_after_s)
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after_s is not None:
+            data = {**data, RETRY_AFTER: retry_after_s}
         return response.status, data
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS))
         return self._session
-
-
-def _change_headers(request_id: str | None, fence: int | None) -> dict[str, str]:
-    headers = {}
-    if request_id is not None:
-        headers["Idempotency-Key"] = request_id
-    if fence is not None:
-        headers["X-Fence"] = str(fence)
-    return headers
-
-
-def _parsed(status: int, data: Json, parse: Callable[[Json], T]) -> T:
-    if status >= HTTPStatus.BAD_REQUEST:
-        raise _problem(status, data)
-    try:
-        return parse(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _broken(f"its answer lacks or garbles {error}") from None
-
-
-def _problem(status: int, data: Json) -> VolumeDaemonError:
-    """A 4xx says that nothing was changed; a 5xx leaves it open."""
-    if "code" not in data:
-        return _broken(f"HTTP {status} without a code", status)
-    kind = ErrorKind.REFUSED if status < HTTPStatus.INTERNAL_SERVER_ERROR else ErrorKind.FAILED
-    text = str(data.get("detail") or data.get("title") or f"HTTP {status}")
-    return VolumeDaemonError(kind, str(data["code"]), text, status=status, fields=data)
-
-
-def _broken(what: str, status: int | None = None) -> VolumeDaemonError:
-    text = f"the Volume Daemon's answer is broken: {what}"
-    return VolumeDaemonError(ErrorKind.BROKEN_ANSWER, "volume_daemon_error", text, status=status)

@@ -33,6 +33,7 @@ class VolumeDaemonError(Exception):
         *,
         status: int | None = None,
         fields: Mapping[str, Any] | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(f"{code}: {text}")
         self.kind = kind
@@ -40,3 +41,4 @@ class VolumeDaemonError(Exception):
         self.text = text
         self.status = status
         self.fields = dict(fields or {})
+        self.retry_after_s = retry_after_s

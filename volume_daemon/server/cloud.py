@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
+from appliance.crashpoints import Change
 from ossea.client import CloudStack
 from ossea.errors import CloudStackError, ErrorKind
 from ossea.models import Volume
+from ossea.submitting import Spent
 from volume_daemon.models import FaultKind, OperationError, OperationType
 from volume_daemon.server.link import Clouds
 from volume_daemon.server.records import Entry
@@ -20,6 +22,16 @@ GATHER_S: Final = 0.005
 """How long a look waits for others who ask at the same moment: a VM's volumes are asked for one by one."""
 GIB: Final = 1024**3
 ROOT_DEVICE: Final = 0
+
+DEFINITE: Final = frozenset({ErrorKind.REFUSED, ErrorKind.UNAUTHORIZED})
+"""Asking again would not help; 401 is never tried again blindly."""
+
+ATTACH = Change("volume_daemon.cloud.attach")
+DETACH = Change("volume_daemon.cloud.detach")
+DELETE = Change("volume_daemon.cloud.delete")
+CREATE = Change("volume_daemon.cloud.create")
+PROBE = Change("volume_daemon.cloud.probe")
+SPEND = Change("volume_daemon.cloud.spend")
 
 
 class VolumeReader:
@@ -56,7 +68,7 @@ class VolumeReader:
                 del self._waiting[volume_id]
             try:
                 listed = await self._cloud().list_volumes(ids=list(taken))
-            except CloudStackError as error:
+            except Exception as error:  # noqa: BLE001  it is told to those who wait for this look, of whatever kind
                 _fail(list(taken.values()), error)
                 continue
             except BaseException:
@@ -69,7 +81,7 @@ class VolumeReader:
                     waiter.set_result(found.get(volume_id))
 
 
-def _fail(waiters: Sequence[asyncio.Future[Volume | None]], error: CloudStackError) -> None:
+def _fail(waiters: Sequence[asyncio.Future[Volume | None]], error: Exception) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_exception(error)
@@ -87,19 +99,22 @@ async def submit(cloud: CloudStack, entry: Entry) -> tuple[str | None, str | Non
     Raises `CloudStackError`.
     """
     request_id = entry.request_id
-    # The journal has the server's time, the client takes ours.
-    expires_at = entry.expires_at - (cloud.server_offset or timedelta()) if entry.expires_at else None
+    expires_at = entry.expires_at
     match entry.type:
         case OperationType.ATTACH:
             volume_id, vm_id = entry.volume_id or "", entry.vm_id or ""
-            job_id = await cloud.attach_volume(
-                volume_id, vm_id, device_id=entry.device_id, job_id=request_id, expires_at=expires_at
-            )
+            with ATTACH:
+                job_id = await cloud.attach_volume(
+                    volume_id, vm_id, device_id=entry.device_id, job_id=request_id, expires_at=expires_at
+                )
             return job_id, None
         case OperationType.DETACH:
-            return await cloud.detach_volume(entry.volume_id or "", job_id=request_id, expires_at=expires_at), None
+            with DETACH:
+                job_id = await cloud.detach_volume(entry.volume_id or "", job_id=request_id, expires_at=expires_at)
+            return job_id, None
         case OperationType.DELETE:
-            await cloud.delete_volume(entry.volume_id or "", expires_at=expires_at)
+            with DELETE:
+                await cloud.delete_volume(entry.volume_id or "", expires_at=expires_at)
             return None, None
         case OperationType.CREATE:
             return await _create(cloud, entry, request_id, expires_at)
@@ -111,14 +126,44 @@ async def _create(
     cloud: CloudStack, entry: Entry, request_id: str | None, expires_at: datetime | None
 ) -> tuple[str, str]:
     size_bytes = int(entry.request["size"])
-    return await cloud.create_volume(
-        str(entry.request["name"]),
-        disk_offering_id=str(entry.request["disk_offering_id"]),
-        zone_id=str(entry.request["zone_id"]),
-        size_gib=-(-size_bytes // GIB),
-        job_id=request_id,
-        expires_at=expires_at,
-    )
+    with CREATE:
+        return await cloud.create_volume(
+            str(entry.request["name"]),
+            disk_offering_id=str(entry.request["disk_offering_id"]),
+            zone_id=str(entry.request["zone_id"]),
+            size_gib=-(-size_bytes // GIB),
+            job_id=request_id,
+            expires_at=expires_at,
+        )
+
+
+async def probe_custom_job_id(cloud: CloudStack) -> bool:
+    """Whether the endpoint knows jobs by our ids; asked once, by a job of nothing. Raises `CloudStackError`.
+
+    A role that may not touch tags is refused the question. Then it is not known, and not relied on.
+    """
+    try:
+        with PROBE:
+            return await cloud.honours_custom_job_id()
+    except CloudStackError as error:
+        if error.kind in DEFINITE:
+            return False
+        raise
+
+
+async def spend_id(cloud: CloudStack, request_id: str) -> bool:
+    """Gives a call's id up by a job of nothing, so that what is on its way under it is turned away (6-safety 6).
+
+    True: the id is used up, by this or by the call itself, which had arrived. False: it can't be, as where the role may
+    not touch tags or the endpoint gives jobs ids of its own. Raises `CloudStackError` where it cannot be told.
+    """
+    try:
+        with SPEND:
+            return await cloud.spend_job_id(request_id, None) is not Spent.NOT_AT_ALL
+    except CloudStackError as error:
+        if error.kind in DEFINITE:
+            return False
+        raise
 
 
 def submit_error(error: CloudStackError, kind: FaultKind) -> OperationError:

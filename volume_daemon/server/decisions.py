@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ossea.models import JobResult, JobStatus, Volume
 from volume_daemon.models import FaultKind, OperationError, OperationType
@@ -15,6 +15,8 @@ class Follow:
     """Somebody's job is at work on the volume; see its end first (#14214: a late detach wipes a newer attachment)."""
 
     job_id: str
+    state: str = field(default="", compare=False)
+    """The volume's, as CloudStack shows it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +83,31 @@ def decide(entry: Entry, volume: Volume | None) -> Decision:
         return refused("volume_not_found", f"CloudStack does not list the volume {entry.volume_id}.")
     job_id = pending_job(volume)
     if job_id is not None:
-        return Follow(job_id)
+        return Follow(job_id, volume.state)
     by_type = {OperationType.ATTACH: _decide_attach, OperationType.DELETE: _decide_delete}
     return by_type.get(entry.type, _decide_detach)(entry, volume)
 
 
-def _decide_detach(_entry: Entry, volume: Volume) -> Decision:
+def _decide_detach(entry: Entry, volume: Volume) -> Decision:
     if volume.vm_id is None:
         return Already(volume, "CloudStack shows the volume detached already; it was not asked again.")
-    return Ask(volume.vm_id)
+    moved = find_moved(entry, volume)
+    return Refuse(moved) if moved is not None else Ask(volume.vm_id)
+
+
+def find_moved(entry: Entry, volume: Volume | None) -> OperationError | None:
+    """Why a detach must not be sent, or not again: CloudStack would take the volume off whatever VM holds it now.
+
+    The VM that it belongs to is the one that its giver named, else the one that held the volume at the first look.
+    """
+    if entry.type is not OperationType.DETACH or entry.vm_id is None or volume is None or volume.vm_id is None:
+        return None
+    if same_id(volume.vm_id, entry.vm_id):
+        return None
+    text = (
+        f"The volume is attached to {_holder(volume)}, and was to be taken off the VM {entry.vm_id}: nothing was sent."
+    )
+    return OperationError("volume_on_foreign_vm", FaultKind.REFUSED, text)
 
 
 def _decide_delete(_entry: Entry, volume: Volume) -> Decision:
@@ -129,12 +147,29 @@ def judge(entry: Entry, call: Ended, volume: Volume | None) -> Verdict:
     A job that failed may have been applied, and "431" for a detach is a question: it is said for a free volume, and
     for VM snapshots, a VM in transition and a ROOT volume whose VM runs.
     """
-    error = call.error
     if entry.type is OperationType.CREATE:
         return _judge_create(call, volume)
     job_id = pending_job(volume) if volume is not None else None
     if job_id is not None and job_id != call.job_id:
         return Follow(job_id)
+    return _judge_shown(entry, call, volume)
+
+
+def judge_beside(entry: Entry, call: Ended, volume: Volume | None, other_job_id: str) -> Applied | Refuse:
+    """The same where somebody else's job on the volume does not end: what is shown counts, and the job is named.
+
+    Whatever is to be done to the volume next waits for that job by itself.
+    """
+    beside = f"CloudStack's job {other_job_id} is still at work on the volume."
+    verdict = _judge_shown(entry, call, volume)
+    if isinstance(verdict, Applied):
+        return replace(verdict, sentence=f"{verdict.sentence} {beside}")
+    error = replace(verdict.error, text=f"{verdict.error.text} {beside}", kind=FaultKind.FAILED)
+    return Refuse(error)
+
+
+def _judge_shown(entry: Entry, call: Ended, volume: Volume | None) -> Applied | Refuse:
+    error = call.error
     if is_wanted(entry, volume):
         if error is None:
             return Applied(volume, "CloudStack did it, and shows it.")
@@ -145,7 +180,7 @@ def judge(entry: Entry, call: Ended, volume: Volume | None) -> Verdict:
     return failed("cloudstack_contradiction", f"CloudStack said that it succeeded, but it {shown}.")
 
 
-def _judge_create(call: Ended, volume: Volume | None) -> Verdict:
+def _judge_create(call: Ended, volume: Volume | None) -> Applied | Refuse:
     if call.error is not None:
         return Refuse(call.error)
     if volume is None:

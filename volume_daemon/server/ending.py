@@ -18,7 +18,7 @@ from volume_daemon.holders.ended import EndedTree, EndOutcome, EndReport
 from volume_daemon.holders.report import Holder, HolderKind, HolderState, ProcessId
 from volume_daemon.server.endings import EndOrder
 from volume_daemon.server.holders import Found, HolderFigures, HolderWatch
-from volume_daemon.server.operations import Lanes
+from volume_daemon.server.lanes import Lanes
 from volume_daemon.server.refusals import Problem
 from volume_daemon.server.signals import Ended, end_tree
 from volume_daemon.server.store import Store

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from database.tables import volume_daemon_holder_ends
 from volume_daemon.holders.ended import EndedTree
 from volume_daemon.holders.report import ProcessId
-from volume_daemon.server.journal import raise_fence
+from volume_daemon.server.journal import is_fence_raised, raise_fence
 from volume_daemon.server.refusals import key_reused
 
 ENDS = volume_daemon_holder_ends.c
@@ -73,9 +73,17 @@ def save_intent(connection: Connection, order: EndOrder, trees: list[dict[str, A
     )
 
 
-def is_intended(connection: Connection, order: EndOrder) -> bool:
-    """Asked when the answer to a COMMIT was lost."""
-    return connection.execute(select(ENDS.seq).where(ENDS.request_id == order.id)).first() is not None
+def is_intended(connection: Connection, order: EndOrder, trees: list[dict[str, Any]]) -> bool:
+    """Whether just these trees are journaled; asked when the answer to a COMMIT was lost."""
+    query = select(ENDS.trees).where(ENDS.request_id == order.id)
+    is_journaled = connection.execute(query).scalar() == trees
+    return is_journaled and is_fence_raised(connection, order.volume_id, order.fence)
+
+
+def has_outcome(connection: Connection, order: EndOrder, ended: tuple[EndedTree, ...]) -> bool:
+    """Whether this outcome is journaled; asked when the answer to a COMMIT was lost."""
+    query = select(ENDS.outcome).where(ENDS.request_id == order.id)
+    return bool(connection.execute(query).scalar() == [one.as_json() for one in ended])
 
 
 def save_outcome(connection: Connection, order: EndOrder, ended: tuple[EndedTree, ...], now: datetime) -> None:

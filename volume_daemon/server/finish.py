@@ -7,20 +7,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from ossea.errors import CloudStackError
+from appliance.crashpoints import CrashPoint
 from ossea.models import Volume
 from volume_daemon.models import FaultKind, OperationError, OperationStatus, OperationType
+from volume_daemon.server.asking import ask_patiently
 from volume_daemon.server.decisions import Already, Applied, Refuse, remote_path, unlocated_path
 from volume_daemon.server.devices import DeviceWatch, Seen, Sight
 from volume_daemon.server.link import Clouds
 from volume_daemon.server.live import Live
-from volume_daemon.server.mappings import ExportNameTaken, PathTaken
+from volume_daemon.server.mappings import Doubtful, ExportNameTaken, MappingChange, PathTaken, Placed, Removed
 from volume_daemon.server.nbd import NbdFiles, NbdUnwritable, ReloadFailed, plan_exports
-from volume_daemon.server.pauses import Pauses
 from volume_daemon.server.pursuit import Outcome
 from volume_daemon.server.records import Figures, MappingRow, RecordedExport, Tracking, VolumeRecords
-from volume_daemon.server.store import Doubtful, MappingChange, Placed, Removed, Store
+from volume_daemon.server.store import Store
 from volume_daemon.server.withdrawal import Stopped, Withdrawal
+
+DEVICE_SEEN = CrashPoint("volume_daemon.device.seen")
+DEVICE_GONE = CrashPoint("volume_daemon.device.gone")
 
 
 class Finisher:
@@ -92,32 +95,36 @@ class Finisher:
         entry = live.entry
         volume_id, vm_id = entry.volume_id or "", entry.vm_id or ""
         records = await self._store.read_volume_insisting(volume_id)
-        tracking = await self._still_tracked(live, records)
+        tracking, note = await self._still_tracked(live, records)
+        response = _response(live, outcome)
+        if note is not None:
+            response["snapshot_note"] = note
         if not records.is_oma(vm_id):
             mapping = self._mapping(records, tracking, outcome.volume, vm_id, remote_path(vm_id, volume_id))
             mapping = replace(mapping, operation_mode="failover", linux_state="n/a")
-            await self._place(live, _response(live, outcome), Placed(mapping), None)
+            await self._place(live, response, Placed(mapping), None)
             return
         cloud_bytes = outcome.volume.size_bytes if outcome.volume else 0
         live.waiting_for = "the device to appear on the OMA"
         seen = await self._devices.wait_present(volume_id, cloud_bytes, self._figures.device_wait_s)
+        DEVICE_SEEN.reach()
         live.waiting_for = None
         is_link = seen.sight in {Sight.PRESENT, Sight.WRONG_SIZE}
         path = str(seen.link) if is_link else unlocated_path(volume_id)
         mapping = self._mapping(records, tracking, outcome.volume, vm_id, path)
         if seen.sight is Sight.PRESENT:
-            await self._come_home(live, outcome, records, replace(mapping, size=seen.size_bytes or cloud_bytes))
+            await self._come_home(live, response, records, replace(mapping, size=seen.size_bytes or cloud_bytes))
             return
         mapping = replace(mapping, linux_state="size_mismatch" if is_link else "unknown")
         await self._place(
             live,
-            _response(live, outcome),
+            response,
             Placed(mapping, records.exports),
             _device_error(seen, cloud_bytes, self._figures.device_wait_s),
         )
 
     async def _come_home(
-        self, live: Live, outcome: Applied | Already, records: VolumeRecords, mapping: MappingRow
+        self, live: Live, response: dict[str, Any], records: VolumeRecords, mapping: MappingRow
     ) -> None:
         """Attached to the OMA and seen there: its exports are put in place, files first, then all rows at once."""
         entry = live.entry
@@ -133,13 +140,15 @@ class Finisher:
                     self._figures.nbd_port,
                     mapping.vm_context_id,
                 )
+                await self._store.check_export_names(mapping.volume_uuid, [export.name for export in exports])
                 await self._nbd.put(exports)
+            except ExportNameTaken as problem:
+                exports, error = (), _name_taken(problem)
             except NbdUnwritable as problem:
                 error = OperationError("nbd_export_missing", FaultKind.FAILED, f"Attached, but not exported: {problem}")
             except ReloadFailed as problem:
                 text = f"Attached and configured, but nbd-server did not take the export: {problem}"
                 error = OperationError("nbd_reload_failed", FaultKind.FAILED, text)
-        response = _response(live, outcome)
         response["exports"] = [{"name": export.name, "port": export.port} for export in exports]
         await self._place(live, response, Placed(mapping, exports), error)
 
@@ -154,8 +163,7 @@ class Finisher:
         try:
             await self._end(live, response, placed, error)
         except ExportNameTaken as problem:
-            error = OperationError("nbd_export_name_taken", FaultKind.FAILED, f"Attached, but not exported: {problem}")
-            await self._end(live, response, Placed(mapping), error)
+            await self._end(live, response, Placed(mapping), _name_taken(problem))
         except PathTaken as problem:
             error = OperationError("device_path_taken", FaultKind.FAILED, f"Attached, but not mapped there: {problem}")
             elsewhere = replace(mapping, device_path=unlocated_path(mapping.volume_uuid), linux_state="unknown")
@@ -171,11 +179,10 @@ class Finisher:
         entry = live.entry
         live.waiting_for = "the device to go from the OMA"
         seen = await self._devices.wait_absent(entry.volume_id or "", self._figures.device_wait_s)
+        DEVICE_GONE.reach()
         live.waiting_for = None
         if seen.sight is Sight.UNKNOWN:
-            text = (
-                f"CloudStack shows the volume detached; whether the OMA still shows it cannot be told: {seen.problem}."
-            )
+            text = f"CloudStack shows the volume detached; whether the OMA does cannot be told: {seen.problem}."
             error = OperationError("device_unknown", FaultKind.FAILED, text)
             await self._fail(live, error, Doubtful("detached", "unknown"))
             return
@@ -197,31 +204,30 @@ class Finisher:
         entry = await self._withdrawal.record(live.entry)
         if entry.exports or entry.tracking:
             await self._store.mark(entry)
-            live.entry = entry
+            live.entry = replace(entry, fence=live.entry.fence)
             await self._withdrawal.carry_out(live)
 
-    async def _still_tracked(self, live: Live, records: VolumeRecords) -> Tracking | None:
+    async def _still_tracked(self, live: Live, records: VolumeRecords) -> tuple[Tracking | None, str | None]:
         """What the mapping said of a snapshot, unless CloudStack knows that snapshot no more.
 
         Older installations track snapshots in the mapping alone, which goes with a detach. One that was reverted to
         and deleted meanwhile must not come back as a dead reference, and one that is there must not be lost: where
-        CloudStack does not answer, it is asked again until it does.
+        CloudStack does not answer, it is asked again as long as that makes sense. Where it does not tell, as to a role
+        that may not list snapshots, what was recorded is kept, with a sentence that says so.
         """
         tracking = records.tracking
         if tracking is None or not tracking.snapshot_id or records.mapping is not None:
-            return tracking
-        pauses = Pauses(self._figures.pause_min_s, self._figures.pause_max_s)
-        while True:
-            try:
-                listed = await self._cloud().list_snapshots(ids=[tracking.snapshot_id])
-                break
-            except CloudStackError as error:
-                live.waiting_for = f"CloudStack's word on the snapshot {tracking.snapshot_id}: {error.text}"
-                await pauses.pause(error.retry_after_s or 0.0)
-        live.waiting_for = None
+            return tracking, None
+        snapshot_id = tracking.snapshot_id
+        patience = self._figures.patience()
+        try:
+            listed = await ask_patiently(live, lambda: self._cloud().list_snapshots(ids=[snapshot_id]), patience)
+        except Stopped as stopped:
+            live.waiting_for = None
+            return tracking, f"Whether the snapshot {snapshot_id} is still there was not told: {stopped.error.text}"
         if any(snapshot.volume_id == records.volume_id for snapshot in listed):
-            return tracking
-        return replace(tracking, snapshot_id=None, snapshot_status=None, snapshot_created_at=None)
+            return tracking, None
+        return replace(tracking, snapshot_id=None, snapshot_status=None, snapshot_created_at=None), None
 
     def _mapping(
         self,
@@ -263,6 +269,10 @@ class Finisher:
         ended = live.entry.ended(status, self._now(), response=response, error=error)
         await self._store.finish(ended, change)
         live.entry = ended
+
+
+def _name_taken(problem: ExportNameTaken) -> OperationError:
+    return OperationError("nbd_export_name_taken", FaultKind.FAILED, f"Attached, but not exported: {problem}")
 
 
 def _response(live: Live, outcome: Applied | Already) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class Health:
         status = ("degraded" if found["database"]["ok"] else "unhealthy") if faults else "healthy"
         return {
             "status": status,
+            "ready": waiting is None,
             "detail": "; ".join(faults) or "All dependencies answer.",
             "dependencies": found,
             "operations": {

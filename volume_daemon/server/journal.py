@@ -11,23 +11,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Row
-from sqlalchemy.sql import Select
 
 from database.tables import (
-    volume_daemon_fences,
     volume_daemon_operations,
-    volume_operation_history,
-    volume_operations,
 )
 from volume_daemon.models import OperationError, OperationStatus, OperationType
+from volume_daemon.server import queries
+from volume_daemon.server.queries import OWN, PUBLIC
 from volume_daemon.server.records import Entry, Filter, Order, RecordedExport, Stage, Tracking
 from volume_daemon.server.refusals import fenced, key_reused
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 TYPES, STATUSES = frozenset(OperationType), frozenset(OperationStatus)
-PUBLIC, OWN = volume_operations.c, volume_daemon_operations.c
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a damaged value may raise; the last two: a time or number beyond all bounds, JSON nested too deep."""
+REVOKED = "revoked"
+"""In the place of the content's hash: the order was taken back before it came in (`revoking`)."""
 
 
 class JournalConflict(Exception):
@@ -42,10 +43,19 @@ def accept(connection: Connection, order: Order, now: datetime) -> tuple[Entry, 
     raise_fence(connection, order.volume_id, order.fence, now)
     found = find_entry(connection, order.id)
     if found is not None:
+        if found.content_hash == REVOKED:
+            return found, False
         if not found.journaled or found.content_hash != order.content_hash:
             raise key_reused(order.id)
         return _with_fence(connection, found, order.fence), False
-    entry = Entry(
+    entry = build_entry(order, now)
+    insert_entry(connection, entry, now)
+    return entry, True
+
+
+def build_entry(order: Order, now: datetime) -> Entry:
+    """A new operation, as it is accepted."""
+    return Entry(
         id=order.id,
         type=order.type,
         status=OperationStatus.PENDING,
@@ -57,33 +67,42 @@ def accept(connection: Connection, order: Order, now: datetime) -> tuple[Entry, 
         content_hash=order.content_hash,
         fence=order.fence,
     )
-    connection.execute(insert(volume_operations).values(id=entry.id, created_at=now, **_public(entry)))
-    connection.execute(
-        insert(volume_daemon_operations).values(
-            operation_id=entry.id, content_hash=entry.content_hash, accepted_at=now, **_own(entry)
-        )
-    )
-    return entry, True
+
+
+def insert_entry(connection: Connection, entry: Entry, now: datetime) -> None:
+    connection.execute(queries.INSERT_PUBLIC, {"id": entry.id, "created_at": now, **_public(entry)})
+    accepted = {"operation_id": entry.id, "content_hash": entry.content_hash, "accepted_at": now}
+    connection.execute(queries.INSERT_OWN, {**accepted, **_own(entry)})
 
 
 def is_accepted(connection: Connection, order: Order) -> bool:
-    """Whether the order stands in the journal, whoever wrote it."""
+    """Whether the order stands in the journal, whoever wrote it, and the fence that it carries."""
     found = find_entry(connection, order.id)
-    return found is not None and found.content_hash == order.content_hash
+    if found is None or found.content_hash != order.content_hash:
+        return False
+    is_taken_over = order.fence is None or (found.fence is not None and found.fence >= order.fence)
+    return is_taken_over and is_fence_raised(connection, order.volume_id, order.fence)
+
+
+def is_fence_raised(connection: Connection, volume_id: str | None, fence: int | None) -> bool:
+    """Whether a lower fence than this one is refused from now on; asked when the answer to a COMMIT was lost."""
+    if volume_id is None or fence is None:
+        return True
+    seen = connection.execute(queries.SEEN_FENCE, {"volume": volume_id}).scalar()
+    return seen is not None and seen >= fence
 
 
 def raise_fence(connection: Connection, volume_id: str | None, fence: int | None, now: datetime) -> None:
     """A higher fence is remembered, a lower one refused; without one nothing is checked."""
     if volume_id is None or fence is None:
         return
-    table = volume_daemon_fences
-    seen = connection.execute(select(table.c.fence).where(table.c.volume_id == volume_id)).scalar()
+    seen = connection.execute(queries.SEEN_FENCE, {"volume": volume_id}).scalar()
     if seen is None:
-        connection.execute(insert(table).values(volume_id=volume_id, fence=fence, updated_at=now))
+        connection.execute(queries.INSERT_FENCE, {"volume_id": volume_id, "fence": fence, "updated_at": now})
     elif fence < seen:
         raise fenced(volume_id, fence, seen)
     elif fence > seen:
-        connection.execute(update(table).where(table.c.volume_id == volume_id).values(fence=fence, updated_at=now))
+        connection.execute(queries.RAISE_FENCE, {"volume": volume_id, "fence": fence, "updated_at": now})
 
 
 def _with_fence(connection: Connection, entry: Entry, fence: int | None) -> Entry:
@@ -97,9 +116,8 @@ def _with_fence(connection: Connection, entry: Entry, fence: int | None) -> Entr
 def mark_sent(connection: Connection, entry: Entry) -> None:
     """The intent, before CloudStack is asked. Raises `Problem` `fenced` where a newer holder has spoken meanwhile."""
     if entry.volume_id is not None:
-        fences = volume_daemon_fences.c
-        seen = connection.execute(select(fences.fence).where(fences.volume_id == entry.volume_id)).scalar()
-        held = connection.execute(select(OWN.fence).where(OWN.operation_id == entry.id)).scalar()
+        seen = connection.execute(queries.SEEN_FENCE, {"volume": entry.volume_id}).scalar()
+        held = connection.execute(queries.HELD_FENCE, {"operation": entry.id}).scalar()
         if seen is not None and held is not None and held < seen:
             raise fenced(entry.volume_id, held, seen)
     _update(connection, entry, (Stage.ACCEPTED, Stage.SENT))
@@ -122,25 +140,21 @@ def mark_cancelled(connection: Connection, entry: Entry) -> None:
 def _update(connection: Connection, entry: Entry, stages: Sequence[Stage]) -> None:
     own = _own(entry)
     del own["fence"]  # a replay may have raised it
-    changed = connection.execute(
-        update(volume_daemon_operations)
-        .where(OWN.operation_id == entry.id, OWN.stage.in_([stage.value for stage in stages]))
-        .values(**own)
-    )
+    which = {"operation": entry.id, "stages": [stage.value for stage in stages]}
+    changed = connection.execute(queries.CHANGE_OWN, {**which, **own})
     if changed.rowcount != 1:
         raise JournalConflict(entry.id)
-    before = connection.execute(select(PUBLIC.status).where(PUBLIC.id == entry.id)).scalar()
-    connection.execute(update(volume_operations).where(PUBLIC.id == entry.id).values(**_public(entry)))
+    before = connection.execute(queries.PUBLIC_STATUS, {"operation": entry.id}).scalar()
+    connection.execute(queries.CHANGE_PUBLIC, {"operation": entry.id, **_public(entry)})
     if before != entry.status.value:
-        connection.execute(
-            insert(volume_operation_history).values(
-                operation_id=entry.id,
-                previous_status=before,
-                new_status=entry.status.value,
-                details=entry.error.as_json() if entry.error else None,
-                changed_at=entry.updated_at,
-            )
-        )
+        told = {
+            "operation_id": entry.id,
+            "previous_status": before,
+            "new_status": entry.status.value,
+            "details": entry.error.as_json() if entry.error else None,
+            "changed_at": entry.updated_at,
+        }
+        connection.execute(queries.INSERT_HISTORY, told)
 
 
 def is_written(connection: Connection, entry: Entry) -> bool:
@@ -153,24 +167,18 @@ def is_written(connection: Connection, entry: Entry) -> bool:
 
 def _written_part(entry: Entry) -> tuple[object, ...]:
     """Without the times of the public table, which some installations keep to the second."""
-    call = (entry.attempt, entry.request_id, entry.remote_job_id, entry.expires_at)
+    call = (entry.request_id, entry.remote_job_id, entry.expires_at)
     return (entry.stage, entry.status, *call, entry.exports, entry.tracking)
 
 
 def find_entry(connection: Connection, operation_id: str) -> Entry | None:
-    row = connection.execute(_query().where(PUBLIC.id == operation_id)).first()
+    row = connection.execute(queries.FIND_ENTRY, {"operation": operation_id}).first()
     return _entry(row) if row is not None else None
-
-
-def list_open(connection: Connection) -> list[Entry]:
-    """What a restart goes on with, in the order of acceptance."""
-    rows = connection.execute(_query().where(OWN.stage.in_(["accepted", "sent"])).order_by(OWN.seq))
-    return [_entry(row) for row in rows]
 
 
 def list_entries(connection: Connection, where: Filter) -> list[Entry]:
     """Newest first; also those of other generations of the daemon."""
-    query = _query().order_by(PUBLIC.created_at.desc(), OWN.seq.desc()).limit(where.limit)
+    query = queries.ENTRIES.order_by(PUBLIC.created_at.desc(), OWN.seq.desc()).limit(where.limit)
     if where.type is not None:
         query = query.where(PUBLIC.type == where.type.value)
     if where.status is not None:
@@ -179,25 +187,29 @@ def list_entries(connection: Connection, where: Filter) -> list[Entry]:
         query = query.where(PUBLIC.volume_id == where.volume_id)
     if where.vm_id is not None:
         query = query.where(PUBLIC.vm_id == where.vm_id)
-    return [_entry(row) for row in connection.execute(query)]
+    try:
+        return [_entry(row) for row in connection.execute(query)]
+    except UNREADABLE:
+        ids = connection.execute(query.with_only_columns(PUBLIC.id)).scalars().all()
+        return [entry for id_ in ids if (entry := _find_unless_damaged(connection, id_)) is not None]
+
+
+def _find_unless_damaged(connection: Connection, operation_id: str) -> Entry | None:
+    """One that has ended and cannot be read hides none of the others; one that is open must not be left out."""
+    try:
+        return find_entry(connection, operation_id)
+    except UNREADABLE:
+        stage = connection.execute(select(OWN.stage).where(OWN.operation_id == operation_id)).scalar()
+        if stage not in {None, Stage.ENDED.value}:
+            raise
+        return None
 
 
 def find_recorded(connection: Connection, volume_id: str) -> tuple[tuple[RecordedExport, ...], Tracking | None]:
     """What the newest detaches of the volume took away: exports, and the mapping's tracking."""
-    done = select(OWN.exports).where(OWN.volume_id == volume_id, OWN.exports.is_not(None))
-    exports = connection.execute(done.order_by(OWN.seq.desc()).limit(1)).scalar()
-    kept = select(OWN.tracking).where(OWN.volume_id == volume_id, OWN.tracking.is_not(None))
-    tracking = connection.execute(kept.order_by(OWN.seq.desc()).limit(1)).scalar()
-    return _exports(exports), Tracking.from_json(tracking) if tracking else None
-
-
-def _query() -> Select[Any]:
-    columns = [column for column in volume_daemon_operations.columns if column.name not in {"volume_id", "error"}]
-    return select(
-        *volume_operations.columns,
-        *(column.label(f"own_{column.name}") for column in columns),
-        OWN.error.label("own_error"),
-    ).select_from(volume_operations.outerjoin(volume_daemon_operations, OWN.operation_id == PUBLIC.id))
+    exports = connection.execute(queries.DETACHED_EXPORTS, {"volume": volume_id}).scalar()
+    tracking = connection.execute(queries.DETACHED_TRACKING, {"volume": volume_id}).scalar()
+    return _exports(exports), _tracking(tracking)
 
 
 def _public(entry: Entry) -> dict[str, Any]:
@@ -219,7 +231,6 @@ def _own(entry: Entry) -> dict[str, Any]:
         "volume_id": entry.volume_id or "",
         "stage": entry.stage.value,
         "fence": entry.fence,
-        "attempt": entry.attempt,
         "request_id": entry.request_id,
         "remote_job_id": entry.remote_job_id,
         "queue_vm_id": entry.queue_vm_id,
@@ -250,17 +261,22 @@ def _entry(row: Row[Any]) -> Entry:
         error=OperationError.parse(row.own_error) if row.own_error else None,
         error_text=row.error or None,
         completed_at=row.completed_at,
-        attempt=row.own_attempt or 0,
         request_id=row.own_request_id,
         remote_job_id=row.own_remote_job_id,
         queue_vm_id=row.own_queue_vm_id,
         sent_at=row.own_sent_at,
         expires_at=row.own_expires_at,
         exports=_exports(row.own_exports),
-        tracking=Tracking.from_json(row.own_tracking) if row.own_tracking else None,
+        tracking=_tracking(row.own_tracking),
         journaled=journaled,
     )
 
 
 def _exports(data: Any) -> tuple[RecordedExport, ...]:
-    return tuple(RecordedExport.from_json(item) for item in data or ())
+    """Without what is damaged: such an export comes back as the daemon makes one by itself."""
+    whole = [item for item in data or () if isinstance(item, dict) and item.get("name") and item.get("port")]
+    return tuple(RecordedExport.from_json(item) for item in whole)
+
+
+def _tracking(data: Any) -> Tracking | None:
+    return Tracking.from_json(data) if isinstance(data, dict) and data.get("mapping_id") else None

@@ -7,10 +7,11 @@ transaction.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Row
 from sqlalchemy.schema import Column
 from sqlalchemy.sql import ColumnElement
@@ -18,17 +19,40 @@ from sqlalchemy.sql import ColumnElement
 from database.tables import (
     device_mappings,
     nbd_exports,
-    ossea_configs,
     ossea_volumes,
     replication_jobs,
     vm_disks,
     vm_replication_contexts,
 )
+from volume_daemon.server import queries
 from volume_daemon.server.journal import find_recorded
+from volume_daemon.server.queries import EXPORT, MAPPING
 from volume_daemon.server.records import MappingRow, RecordedExport, VolumeRecords
 from volume_daemon.server.shape import Shape
 
-MAPPING, EXPORT = device_mappings.c, nbd_exports.c
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A mapping with its exports, to be written with an operation's end."""
+
+    mapping: MappingRow
+    exports: tuple[RecordedExport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The mapping and its exports go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """The mapping stays, with what is known."""
+
+    cloudstack_state: str
+    linux_state: str
+
+
+MappingChange = Placed | Removed | Doubtful | None
 
 
 class PathTaken(Exception):
@@ -60,12 +84,10 @@ def read_oma_vm_ids_of(connection: Connection, volume_ids: Sequence[str]) -> dic
 
     It is that of the configuration that the volume's row names, active or not, else of the active ones.
     """
-    configs = {row.id: row for row in connection.execute(_CONFIGS)}
+    configs = {row.id: row for row in connection.execute(queries.CONFIGS)}
     active = frozenset(id_ for id_, row in configs.items() if row.is_active)
-    columns = ossea_volumes.c
     named: dict[str, set[int]] = {}
-    rows = select(columns.volume_id, columns.ossea_config_id).where(columns.volume_id.in_(volume_ids))
-    for volume_id, config_id in connection.execute(rows):
+    for volume_id, config_id in connection.execute(queries.NAMED_CONFIGS, {"volumes": list(volume_ids)}):
         # Some collations find a row of another case.
         named.setdefault(volume_id.lower(), set()).update(active if config_id is None else {config_id})
     return {
@@ -81,11 +103,8 @@ def read_oma_vm_ids_of(connection: Connection, volume_ids: Sequence[str]) -> dic
 def read_all_oma_vm_ids(connection: Connection) -> frozenset[str]:
     """Every VM that may be the OMA of some volume: of active configurations and of those that rows name."""
     named = set(connection.execute(select(ossea_volumes.c.ossea_config_id).distinct()).scalars())
-    rows = connection.execute(_CONFIGS).all()
+    rows = connection.execute(queries.CONFIGS).all()
     return frozenset(vm_id for row in rows if (row.is_active or row.id in named) and (vm_id := _vm_id(row.oma_vm_id)))
-
-
-_CONFIGS = select(ossea_configs.c.id, ossea_configs.c.oma_vm_id, ossea_configs.c.is_active)
 
 
 def _vm_id(value: str | None) -> str:
@@ -93,13 +112,12 @@ def _vm_id(value: str | None) -> str:
 
 
 def find_mapping(connection: Connection, shape: Shape, volume_id: str) -> MappingRow | None:
-    found = list_mappings(connection, shape, MAPPING.volume_uuid == volume_id)
-    return found[0] if found else None
+    row = connection.execute(queries.select_mapping(shape.mapping_columns), {"volume": volume_id}).first()
+    return None if row is None else _mapping(row)
 
 
 def list_mappings(connection: Connection, shape: Shape, where: ColumnElement[bool]) -> list[MappingRow]:
-    query = select(*shape.mapping_select()).where(where).order_by(MAPPING.volume_uuid)
-    return [_mapping(row) for row in connection.execute(query)]
+    return [_mapping(row) for row in connection.execute(queries.select_mappings(shape.mapping_columns).where(where))]
 
 
 def list_mappings_of(connection: Connection, shape: Shape, volume_ids: Sequence[str]) -> dict[str, MappingRow]:
@@ -113,8 +131,8 @@ def list_mappings_at(connection: Connection, shape: Shape, paths: Sequence[str])
 
 def list_exports(connection: Connection, shape: Shape, volume_id: str) -> tuple[RecordedExport, ...]:
     """The volume's exports, without their files' text."""
-    query = select(*shape.export_select()).where(_exports_of(volume_id)).order_by(EXPORT.export_name)
-    return tuple(_export(row) for row in connection.execute(query))
+    rows = connection.execute(queries.select_exports(shape.export_columns), {"volume": volume_id})
+    return tuple(_export(row) for row in rows)
 
 
 def save_mapping(
@@ -125,48 +143,46 @@ def save_mapping(
     now: datetime,
 ) -> None:
     """Writes the mapping and exactly these exports. Raises `PathTaken` or `ExportNameTaken`."""
-    other = select(MAPPING.volume_uuid).where(
-        MAPPING.device_path == mapping.device_path, MAPPING.volume_uuid != mapping.volume_uuid
-    )
-    taken_by = connection.execute(other).scalar()
+    which = {"volume": mapping.volume_uuid}
+    taken_by = connection.execute(queries.OTHERS_AT_PATH, {"path": mapping.device_path, **which}).scalar()
     if taken_by is not None:
         raise PathTaken(f"{mapping.device_path} stands in the mapping of volume {taken_by}")
     values = shape.mapping_values(_mapping_values(connection, mapping, now))
-    there = connection.execute(select(MAPPING.id).where(MAPPING.volume_uuid == mapping.volume_uuid)).first()
+    there = connection.execute(queries.MAPPING_ID, which).first()
     if there is None:
-        connection.execute(insert(device_mappings).values(id=mapping.id, created_at=now, **values))
+        connection.execute(insert(device_mappings), {"id": mapping.id, "created_at": now, **values})
     else:
-        changed = update(device_mappings).where(MAPPING.volume_uuid == mapping.volume_uuid)
-        connection.execute(changed.values(**values))
-    kept = [export.name for export in exports]
-    connection.execute(delete(nbd_exports).where(_exports_of(mapping.volume_uuid), EXPORT.export_name.not_in(kept)))
+        connection.execute(queries.CHANGE_MAPPING, {**which, **values})
+    connection.execute(queries.REMOVE_OTHER_EXPORTS, {**which, "kept": [export.name for export in exports]})
     for export in exports:
         _save_export(connection, shape, mapping.volume_uuid, export, now)
+
+
+def check_export_names(connection: Connection, volume_id: str, names: Sequence[str]) -> None:
+    """Before anything is written to nbd-server. Raises `ExportNameTaken`."""
+    for name in names:
+        found = connection.execute(queries.NAMED_EXPORT, {"name": name}).first()
+        if found is not None and volume_id not in (found.volume_id, found.device_mapping_uuid):
+            raise ExportNameTaken(f"the export {name} belongs to volume {found.volume_id}")
 
 
 def set_mapping_states(
     connection: Connection, volume_id: str, cloudstack_state: str, linux_state: str, now: datetime
 ) -> None:
     """What is known of a mapping that may not go yet."""
-    connection.execute(
-        update(device_mappings)
-        .where(MAPPING.volume_uuid == volume_id)
-        .values(cloudstack_state=cloudstack_state, linux_state=linux_state, last_sync=now, updated_at=now)
-    )
+    known = {"cloudstack_state": cloudstack_state, "linux_state": linux_state, "last_sync": now, "updated_at": now}
+    connection.execute(queries.CHANGE_MAPPING, {"volume": volume_id, **known})
 
 
 def remove_mapping(connection: Connection, volume_id: str) -> None:
     """Mapping and exports; the latter by name too, for rows that no mapping holds."""
-    connection.execute(delete(nbd_exports).where(_exports_of(volume_id)))
-    connection.execute(delete(device_mappings).where(MAPPING.volume_uuid == volume_id))
+    connection.execute(queries.REMOVE_EXPORTS, {"volume": volume_id})
+    connection.execute(queries.REMOVE_MAPPING, {"volume": volume_id})
 
 
 def _save_export(connection: Connection, shape: Shape, volume_id: str, export: RecordedExport, now: datetime) -> None:
-    found = connection.execute(
-        select(EXPORT.volume_id, EXPORT.device_mapping_uuid).where(EXPORT.export_name == export.name)
-    ).first()
-    if found is not None and volume_id not in (found.volume_id, found.device_mapping_uuid):
-        raise ExportNameTaken(f"the export {export.name} belongs to volume {found.volume_id}")
+    check_export_names(connection, volume_id, [export.name])
+    found = connection.execute(queries.NAMED_EXPORT, {"name": export.name}).first()
     values = shape.export_values(
         {
             "volume_id": volume_id,
@@ -190,32 +206,21 @@ def _save_export(connection: Connection, shape: Shape, volume_id: str, export: R
     connection.execute(insert(nbd_exports).values(export_name=export.name, created_at=now, **values))
 
 
-def _exports_of(volume_id: str) -> ColumnElement[bool]:
-    return or_(EXPORT.device_mapping_uuid == volume_id, EXPORT.volume_id == volume_id)
-
-
 def _existing(connection: Connection, column: Column[Any], value: Any) -> Any:
     """The value where its row is still there: existing installations have foreign keys on these."""
     if value is None:
         return None
-    return connection.execute(select(column).where(column == value).limit(1)).scalar()
+    return connection.execute(queries.select_existing(column), {"value": value}).scalar()
 
 
 def _context_of(connection: Connection, volume_id: str) -> str | None:
-    query = select(ossea_volumes.c.vm_context_id).where(ossea_volumes.c.volume_id == volume_id).limit(1)
-    found = connection.execute(query).scalar()
+    found = connection.execute(queries.CONTEXT_OF, {"volume": volume_id}).scalar()
     return str(found) if found else None
 
 
 def _disk_of(connection: Connection, volume_id: str) -> int | None:
     """The one row of `vm_disks` that names the volume; None where there are several."""
-    query = (
-        select(vm_disks.c.id)
-        .join(ossea_volumes, ossea_volumes.c.id == vm_disks.c.ossea_volume_id)
-        .where(ossea_volumes.c.volume_id == volume_id)
-        .limit(2)
-    )
-    found = connection.execute(query).scalars().all()
+    found = connection.execute(queries.DISKS_OF, {"volume": volume_id}).scalars().all()
     return int(found[0]) if len(found) == 1 else None
 
 

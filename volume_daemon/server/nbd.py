@@ -15,13 +15,14 @@ import asyncio
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from structlog import get_logger
 
+from appliance.crashpoints import Change, CrashPoint
 from volume_daemon.server.records import RecordedExport, VolumeRecords
 
 log = get_logger(__name__)
@@ -29,6 +30,14 @@ log = get_logger(__name__)
 EXPORT_PATH = re.compile(r"^(\s*exportname\s*=\s*).*$", re.MULTILINE)
 RELOAD_TIMEOUT_S = 10.0
 READABLE = 0o644
+DRAFT = re.compile(r"^\..+\.[0-9a-f]{8}$|^\.probe-[0-9a-f]{16}$")
+
+REMOVE = Change("volume_daemon.nbd.remove")
+WRITE = Change("volume_daemon.nbd.write")
+RELOAD = Change("volume_daemon.nbd.reload")
+DRAFTED = CrashPoint("volume_daemon.nbd.write.within")
+"""The new file is whole and on disk, under a name that nbd-server does not read."""
+PROBED = CrashPoint("volume_daemon.nbd.probe.within")
 
 
 class NbdUnwritable(Exception):
@@ -89,11 +98,24 @@ def file_of(export: RecordedExport, config_dir: Path) -> Path:
 
 
 class NbdFiles:
-    """Reads, writes and removes export files, in threads; `reload_command` is run after changes."""
+    """Reads, writes and removes export files, in threads; `reload_command` is run after changes.
 
-    def __init__(self, config_dir: Path, reload_command: Sequence[str] | None) -> None:
+    `require_hold` is awaited before each change: another daemon may be at work on the same files.
+    """
+
+    def __init__(
+        self,
+        config_dir: Path,
+        reload_command: Sequence[str] | None,
+        require_hold: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.config_dir = config_dir
+        self._require_hold = require_hold
         self._reload = _Reload(reload_command) if reload_command else None
+
+    async def tidy(self) -> None:
+        """Removes what an earlier life left half done: drafts that nobody will finish. Before any operation runs."""
+        await asyncio.to_thread(_remove_drafts, self.config_dir)
 
     async def check_writable(self) -> None:
         """Raises `NbdUnwritable`; proven by writing, for permissions alone do not tell (read-only mounts)."""
@@ -114,7 +136,9 @@ class NbdFiles:
     async def withdraw(self, exports: Sequence[RecordedExport]) -> None:
         """Removes the files and tells nbd-server; absent ones are fine. Raises `NbdUnwritable`, `ReloadFailed`."""
         if exports:
-            await asyncio.to_thread(_remove, [file_of(export, self.config_dir) for export in exports])
+            await self._may_change()
+            with REMOVE:
+                await asyncio.to_thread(_remove, [file_of(export, self.config_dir) for export in exports])
             await self.reload()
 
     async def put(self, exports: Sequence[RecordedExport]) -> None:
@@ -122,12 +146,19 @@ class NbdFiles:
         files = [(file_of(export, self.config_dir), export.text) for export in exports]
         wanted = [(path, text) for path, text in files if text is not None]
         if wanted:
-            await asyncio.to_thread(_write, wanted)
+            await self._may_change()
+            with WRITE:
+                await asyncio.to_thread(_write, wanted)
             await self.reload()
+
+    async def _may_change(self) -> None:
+        if self._require_hold is not None:
+            await self._require_hold()
 
     async def reload(self) -> None:
         if self._reload is not None:
-            await self._reload.run()
+            with RELOAD:
+                await self._reload.run()
 
     def _with_text(self, export: RecordedExport) -> RecordedExport:
         path = file_of(export, self.config_dir)
@@ -183,10 +214,20 @@ class _Reload:
             raise ReloadFailed(f"{self._command[0]} ended with {process.returncode}: {words}")
 
 
+def _remove_drafts(directory: Path) -> None:
+    try:
+        drafts = [path for path in directory.iterdir() if DRAFT.match(path.name)]
+        for path in drafts:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("What an earlier life left in the NBD configuration stays.", reason=str(error))
+
+
 def _try_writing(directory: Path) -> None:
     probe = directory / f".probe-{secrets.token_hex(8)}"
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, READABLE))
+        PROBED.reach()
         probe.unlink()
     except OSError as error:
         raise NbdUnwritable(f"{directory} cannot be written: {error.strerror}") from None
@@ -219,6 +260,7 @@ def _replace(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
+        DRAFTED.reach()
         draft.replace(path)
     except OSError:
         with suppress(OSError):

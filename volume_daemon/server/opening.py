@@ -21,6 +21,7 @@ from database.errors import DatabaseUnavailable, SchemaOutdated
 from ossea.client import CloudStack
 from ossea.credentials import CredentialsError, Endpoint
 from volume_daemon.server.endpoint import follow_endpoint
+from volume_daemon.server.holding import LOST, Holding, JournalInUse
 from volume_daemon.server.link import CloudLink
 from volume_daemon.server.pauses import Pauses
 from volume_daemon.server.readiness import Readiness
@@ -41,9 +42,10 @@ class DatabaseFigures:
 
 
 class Opening:
-    """Fills `store` and `link`. `go_on` is called once, when both are filled, and again only where it raised.
+    """Fills `store` and `link`. `go_on` is called when both are filled and the journal is ours; again where it raised.
 
-    `find` looks for CloudStack's endpoint, which may stand in the database.
+    `find` looks for CloudStack's endpoint, which may stand in the database. Where the journal may have been another
+    daemon's meanwhile, `let_go` is called, and everything begins anew with `go_on`.
     """
 
     def __init__(
@@ -56,14 +58,17 @@ class Opening:
         link: CloudLink,
         readiness: Readiness,
         go_on: Callable[[], Awaitable[None]],
+        let_go: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
+        self._holding = Holding(database.url)
         self._find = find
         self._store = store
         self._link = link
         self._readiness = readiness
         self._build_cloud = build_cloud
         self._go_on = go_on
+        self._let_go = let_go
         self._door: Door | None = None
         self._cloud: CloudStack | None = None
         self._task: asyncio.Task[None] | None = None
@@ -80,23 +85,34 @@ class Opening:
 
     async def aclose(self) -> None:
         await self.stop()
-        if self._cloud is not None:
-            await self._cloud.aclose()
-        if self._door is not None:
-            await self._door.close()
+        try:
+            if self._cloud is not None:
+                await self._cloud.aclose()
+            if self._door is not None:
+                await self._door.close()
+        finally:
+            await self._holding.release()
 
     @property
     def is_alive(self) -> bool:
         return self._task is not None and not self._task.done()
 
     async def _run(self) -> None:
-        """Until it is cancelled; later it follows the endpoint."""
+        """Until it is cancelled: from the journal to the loss of it, and over again; meanwhile follows the endpoint."""
         pauses = Pauses(RETRY_S, RETRY_S)
-        while (opened := await self._try_once()) is None:
-            await pauses.pause()
-        door, cloud = opened
-        self._readiness.complete()
-        await follow_endpoint(cloud, partial(self._find, door))
+        while True:
+            while (opened := await self._try_once()) is None:
+                await pauses.pause()
+            door, cloud = opened
+            self._readiness.complete()
+            following = asyncio.create_task(follow_endpoint(cloud, partial(self._find, door)), name="endpoint")
+            try:
+                await self._holding.keep()
+            finally:
+                following.cancel()
+                await asyncio.wait({following})
+            self._lack("journal_in_use", LOST)
+            await self._let_go()
 
     async def _try_once(self) -> tuple[Door, CloudStack] | None:
         """None where something is missing; what it is has been told."""
@@ -105,12 +121,14 @@ class Opening:
         except CredentialsError as error:
             self._link.reason = f"There are no usable CloudStack credentials: {_tell(error)}"
             self._lack("no_credentials", self._link.reason)
+        except JournalInUse as error:
+            self._lack("journal_in_use", str(error))
         except (DatabaseUnavailable, SchemaOutdated, SQLAlchemyError, OSError) as error:
             self._store.reason = f"The database can't be used: {_tell(error)}"
             self._lack("database_unavailable", self._store.reason)
         except Exception as error:
             log.exception("The start failed in a way nobody foresaw; it is tried again.")
-            self._lack("internal_error", f"The start failed in a way nobody foresaw: {type(error).__name__}.")
+            self._lack("start_failed", f"The start failed in a way nobody foresaw: {type(error).__name__}.")
         return None
 
     def _lack(self, code: str, reason: str) -> None:
@@ -122,6 +140,7 @@ class Opening:
     async def _open(self) -> tuple[Door, CloudStack]:
         if self._door is None:
             self._door = await self._open_door()
+        await self._holding.take()
         if self._cloud is None:
             cloud = self._build_cloud(await self._find(self._door))
             self._cloud = await cloud.__aenter__()
@@ -139,7 +158,7 @@ class Opening:
             readers=settings.readers,
         )
         try:
-            await self._store.open(door)
+            await self._store.open(door, self._holding)
         except BaseException:
             await door.close()
             raise

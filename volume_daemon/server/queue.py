@@ -66,6 +66,9 @@ class FairQueue:
         if not line.serving and not line.waiting:
             del self._lines[vm_id]
 
+    def clear(self) -> None:
+        self._lines.clear()
+
     def place(self, vm_id: str, operation_id: str) -> int | None:
         """1 is the next; None where it does not wait."""
         line = self._lines.get(vm_id)
@@ -119,6 +122,10 @@ class Turns:
 
     def count(self, vm_id: str, operation_id: str) -> None:
         self.queue.serve_at_once(vm_id, operation_id)
+
+    def forget(self) -> None:
+        """All of them, also those that were counted and never came; nobody waits any more."""
+        self.queue.clear()
 
     def end(self, vm_id: str, operation_id: str) -> None:
         self.queue.leave(vm_id, operation_id)

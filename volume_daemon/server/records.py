@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import MAXYEAR, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from volume_daemon.models import Operation, OperationError, OperationStatus, OperationType
+from volume_daemon.server.pauses import Patience, Pauses
 
 
 class Stage(StrEnum):
@@ -36,8 +37,16 @@ class Order:
 
     @property
     def content_hash(self) -> str:
-        """What two requests of one key must share. The fence is not part of it: the next lease holder may ask again."""
-        content = [self.type.value, self.volume_id, self.vm_id, self.request]
+        """What two requests of one key must share. The fence is not part of it: the next lease holder may ask again.
+
+        Nor is the VM that a detach names: the order of a caller who did not name it is the same.
+        """
+        request = self.request
+        vm_id = self.vm_id
+        if self.type is OperationType.DETACH:
+            request = {name: value for name, value in request.items() if name != "vm_id"}
+            vm_id = None
+        content = [self.type.value, self.volume_id, vm_id, request]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -86,14 +95,21 @@ class Tracking:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Tracking:
-        created = data.get("snapshot_created_at")
+        """Without a time that cannot be read: a volume must come home all the same."""
         return cls(
             mapping_id=str(data["mapping_id"]),
             vm_context_id=data.get("vm_context_id"),
             snapshot_id=data.get("snapshot_id"),
             snapshot_status=data.get("snapshot_status"),
-            snapshot_created_at=datetime.fromisoformat(created) if created else None,
+            snapshot_created_at=_time(data.get("snapshot_created_at")),
         )
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,6 @@ class Entry:
     error: OperationError | None = None
     error_text: str | None = None
     completed_at: datetime | None = None
-    attempt: int = 0
     request_id: str | None = None
     remote_job_id: str | None = None
     queue_vm_id: str | None = None
@@ -126,6 +141,11 @@ class Entry:
     tracking: Tracking | None = None
     journaled: bool = True
     """False: a row that another generation of the daemon left; we list it and leave it alone."""
+
+    @property
+    def is_condemned(self) -> bool:
+        """Its row makes no sense and CloudStack may have been asked: it ends when that can do nothing any more."""
+        return self.stage is not Stage.ENDED and self.error is not None
 
     @property
     def device_id(self) -> int | None:
@@ -143,7 +163,9 @@ class Entry:
         return self.remote_job_id or self.request_id
 
     def overdue_at(self, timeout_s: float) -> datetime | None:
-        return self.sent_at + timedelta(seconds=timeout_s) if self.sent_at else None
+        if self.sent_at is None or self.sent_at.year == MAXYEAR:  # a damaged time, after which none can be told
+            return None
+        return self.sent_at + timedelta(seconds=timeout_s)
 
     def is_overdue(self, now: datetime, timeout_s: float) -> bool:
         at = self.overdue_at(timeout_s)
@@ -240,10 +262,17 @@ class Figures:
     expiry_margin_s: float = 60.0
     device_wait_s: float = 60.0
     nbd_port: int = 10809
-    retry_pauses_s: tuple[float, ...] = field(default=(0.1, 0.3, 1.0))
-    """Between attempts of a call that certainly did not arrive; then the operation fails."""
+    cloudstack_wait_s: float = 3600.0
+    """How long an operation that CloudStack has certainly not been asked for waits for it to answer; then it fails."""
     pause_min_s: float = 0.1
     """Between looks while CloudStack or the database does not answer, growing to `pause_max_s`."""
     pause_max_s: float = 5.0
     job_memory_s: float = 43_200.0
     """How long what CloudStack says of an unknown job id counts: half of `job.expire.minutes` (1440)."""
+
+    def pauses(self) -> Pauses:
+        return Pauses(self.pause_min_s, self.pause_max_s)
+
+    def patience(self) -> Patience:
+        """For whoever has nothing under way."""
+        return Patience(self.pauses(), self.cloudstack_wait_s)

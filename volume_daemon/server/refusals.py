@@ -20,6 +20,8 @@ TITLES = {
     "database_unavailable": "The database is not available",
     "no_credentials": "CloudStack's endpoint or credentials are missing",
     "shutting_down": "The daemon is stopping",
+    "journal_in_use": "Another daemon works on this journal",
+    "start_failed": "The daemon could not start yet",
     "cloudstack_error": "CloudStack answered with an error",
     "cloudstack_timeout": "CloudStack did not answer in time",
 }

@@ -20,6 +20,7 @@ LARGEST_FENCE = 2**63 - 1
 LARGEST_VOLUME = 2**50
 LONGEST_NAME = 255
 TYPES = [type_.value for type_ in OperationType if type_ is not OperationType.UNKNOWN]
+REVOCABLE = (OperationType.ATTACH.value, OperationType.DETACH.value)
 STATUSES = [status.value for status in OperationStatus if status is not OperationStatus.UNKNOWN]
 
 
@@ -58,13 +59,28 @@ def read_order(request: web.Request, type_: OperationType, body: Mapping[str, An
     key = request.headers.get("Idempotency-Key")
     volume_id = request.match_info.get("volume_id")
     vm_id = body.get("vm_id")
-    attaching = type_ is OperationType.ATTACH
+    names_vm = type_ is OperationType.ATTACH or vm_id is not None
     return Order(
         id=read_uuid("Idempotency-Key", key) if key is not None else str(uuid.uuid4()),
         type=type_,
         volume_id=read_uuid("volume_id", volume_id) if volume_id is not None else None,
-        vm_id=read_uuid("vm_id", vm_id) if attaching else None,
+        vm_id=read_uuid("vm_id", vm_id) if names_vm else None,
         request={**body, **fields},
+        fence=read_fence(request),
+    )
+
+
+def read_revoked(request: web.Request, operation_id: str, body: Mapping[str, Any]) -> Order:
+    """The order that is taken back, as far as its giver has to name it. Raises `Problem`."""
+    type_ = body.get("type")
+    if type_ not in REVOCABLE:
+        raise invalid("type", f"{_shown(type_)} can't be taken back", ", ".join(REVOCABLE))
+    return Order(
+        id=operation_id,
+        type=OperationType(type_),
+        volume_id=read_uuid("volume_id", body.get("volume_id")),
+        vm_id=None,
+        request={"revoked": True},
         fence=read_fence(request),
     )
 

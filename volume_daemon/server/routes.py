@@ -19,12 +19,15 @@ from volume_daemon.server.requests import (
     read_body,
     read_filter,
     read_order,
+    read_revoked,
     read_uuid,
     read_wait,
 )
 
 ATTACH_FIELDS = frozenset({"vm_id", "export"})
 CREATE_FIELDS = frozenset({"name", "size", "disk_offering_id", "zone_id", "metadata"})
+REVOKE_FIELDS = frozenset({"type", "volume_id"})
+DETACH_FIELDS = frozenset({"vm_id"})
 NO_FIELDS: frozenset[str] = frozenset()
 
 
@@ -48,6 +51,7 @@ class Routes:
                 web.get(f"{prefix}/operations", self.list_operations),
                 web.get(f"{prefix}/operations/{{operation_id}}", self.get_operation),
                 web.post(f"{prefix}/operations/{{operation_id}}/cancel", self.cancel),
+                web.post(f"{prefix}/operations/{{operation_id}}/revoke", self.revoke),
                 web.get(f"{prefix}/vms/{{vm_id}}/volumes", self.list_vm_volumes),
                 web.get(f"{prefix}/devices", self.list_devices),
                 web.get(f"{prefix}/devices/{{path:.+}}/volume", self.get_volume_at),
@@ -71,7 +75,7 @@ class Routes:
         return _created(await self._operations.accept(order))
 
     async def detach(self, request: web.Request) -> web.Response:
-        body = await read_body(request, NO_FIELDS)
+        body = await read_body(request, DETACH_FIELDS)
         return _created(await self._operations.accept(read_order(request, OperationType.DETACH, body)))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -98,6 +102,12 @@ class Routes:
     async def cancel(self, request: web.Request) -> web.Response:
         await read_body(request, NO_FIELDS)
         return _ok((await self._operations.cancel(_path_id(request, "operation_id"))).as_json())
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Whoever gave the order takes it back, also where it may still be on its way here."""
+        body = await read_body(request, REVOKE_FIELDS)
+        order = read_revoked(request, _path_id(request, "operation_id"), body)
+        return _ok((await self._operations.revoke(order)).as_json())
 
     async def list_vm_volumes(self, request: web.Request) -> web.Response:
         vm_id = _path_id(request, "vm_id")

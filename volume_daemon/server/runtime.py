@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +14,13 @@ from structlog import get_logger
 
 from appliance.settings import Settings
 from appliance.systemd import Notifier, watchdog_interval_s
-from appliance.web import print_listening, serve_site
+from appliance.web import bind_site, print_listening, serve_site
 from ossea.client import CloudStack
 from ossea.credentials import Endpoint
 from volume_daemon.server.answers import Answers
 from volume_daemon.server.app import build_app
+from volume_daemon.server.calls import Calls
+from volume_daemon.server.carrying import Carrier
 from volume_daemon.server.cloud import VolumeReader
 from volume_daemon.server.devices import DeviceWatch
 from volume_daemon.server.ending import HolderEnder
@@ -31,7 +33,7 @@ from volume_daemon.server.link import CloudLink, Clouds
 from volume_daemon.server.metrics import Metrics
 from volume_daemon.server.nbd import NbdFiles
 from volume_daemon.server.opening import DatabaseFigures, Opening
-from volume_daemon.server.operations import Operations
+from volume_daemon.server.operations import Observer, Operations
 from volume_daemon.server.pursuit import Pursuit
 from volume_daemon.server.queue import FairQueue, Turns
 from volume_daemon.server.readiness import Readiness
@@ -107,11 +109,14 @@ async def starting(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[
     mine = settings.volume_daemon
     metrics, readiness, link = Metrics(), Readiness(), CloudLink()
     async with AsyncExitStack() as stack:
+        # First of all: where another daemon serves already, the journal is its own, and nothing of it is gone on with.
+        bound = stack.enter_context(await asyncio.to_thread(bind_site, mine.host, mine.port))
         devices = DeviceWatch(mine.device_root, mine.product_uuid_path, now)
         reader, store = VolumeReader(link), Store(_figures(settings), now)
         parts = build_parts(settings, Outside(link, reader, store, devices, readiness), metrics)
 
         async def go_on() -> None:
+            await parts.nbd.tidy()
             log.info("Open operations are gone on with.", count=await parts.operations.recover())
 
         opening = Opening(
@@ -122,6 +127,7 @@ async def starting(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[
             link=link,
             readiness=readiness,
             go_on=go_on,
+            let_go=parts.operations.stop,
         )
         for close in (opening.aclose, reader.aclose, devices.stop, parts.holders.stop):
             stack.push_async_callback(close)
@@ -132,7 +138,9 @@ async def starting(settings: Settings, env: Mapping[str, str]) -> AsyncIterator[
         stack.push_async_callback(parts.operations.stop)
         stack.push_async_callback(opening.stop)
         await _first_look(readiness)
-        runner, url = await serve_site(parts.app, mine.host, mine.port, shutdown_timeout_s=SHUTDOWN_TIMEOUT_S)
+        runner, url = await serve_site(
+            parts.app, mine.host, mine.port, shutdown_timeout_s=SHUTDOWN_TIMEOUT_S, bound=bound
+        )
         try:
             yield Running(url, readiness, opening, devices)
         finally:
@@ -164,6 +172,7 @@ class Outside:
 class Parts:
     operations: Operations
     holders: HolderWatch
+    nbd: NbdFiles
     app: web.Application
 
 
@@ -171,21 +180,11 @@ def build_parts(settings: Settings, outside: Outside, metrics: Metrics) -> Parts
     """Wires the daemon's own parts; starts nothing."""
     figures = _figures(settings)
     cloud, reader, store, devices = outside.cloud, outside.reader, outside.store, outside.devices
-    nbd = NbdFiles(settings.volume_daemon.nbd_config_dir, settings.volume_daemon.nbd_reload_command)
+    mine = settings.volume_daemon
+    nbd = NbdFiles(mine.nbd_config_dir, mine.nbd_reload_command, store.require_hold)
     turns = Turns(FairQueue(figures.outstanding_per_vm))
-    withdrawal = Withdrawal(store, nbd)
-    operations = Operations(
-        store=store,
-        pursuit=Pursuit(
-            cloud=cloud, reader=reader, store=store, turns=turns, withdrawal=withdrawal, figures=figures, now=now
-        ),
-        finisher=Finisher(
-            cloud=cloud, store=store, devices=devices, nbd=nbd, withdrawal=withdrawal, figures=figures, now=now
-        ),
-        turns=turns,
-        figures=figures,
-        now=now,
-        observer=metrics.observe_operation,
+    operations = build_operations(
+        outside, nbd=nbd, turns=turns, figures=figures, now=now, observer=metrics.observe_operation
     )
     metrics.watch_queue(turns.queue, operations.count_live)
     answers = Answers(cloud=cloud, reader=reader, store=store, devices=devices, operations=operations)
@@ -209,7 +208,33 @@ def build_parts(settings: Settings, outside: Outside, metrics: Metrics) -> Parts
         readiness=outside.readiness,
         allowed_hosts=settings.http.allowed_hosts,
     )
-    return Parts(operations, holders, app)
+    return Parts(operations, holders, nbd, app)
+
+
+def build_operations(
+    outside: Outside,
+    *,
+    nbd: NbdFiles,
+    turns: Turns,
+    figures: Figures,
+    now: Callable[[], datetime],
+    observer: Observer | None = None,
+) -> Operations:
+    """What carries changes out, over whatever machine and CloudStack; starts nothing."""
+    cloud, reader, store, devices = outside.cloud, outside.reader, outside.store, outside.devices
+    withdrawal = Withdrawal(store, nbd)
+    calls = Calls(cloud=cloud, reader=reader, store=store, turns=turns, withdrawal=withdrawal, figures=figures, now=now)
+    carrier = Carrier(
+        store=store,
+        pursuit=Pursuit(cloud=cloud, reader=reader, store=store, turns=turns, calls=calls, figures=figures),
+        finisher=Finisher(
+            cloud=cloud, store=store, devices=devices, nbd=nbd, withdrawal=withdrawal, figures=figures, now=now
+        ),
+        turns=turns,
+        figures=figures,
+        now=now,
+    )
+    return Operations(store=store, carrier=carrier, turns=turns, figures=figures, now=now, observer=observer)
 
 
 def _figures(settings: Settings) -> Figures:
@@ -217,7 +242,9 @@ def _figures(settings: Settings) -> Figures:
     return Figures(
         operation_timeout_s=mine.operation_timeout_s,
         outstanding_per_vm=mine.outstanding_per_vm,
+        cloudstack_wait_s=mine.cloudstack_wait_s,
         expires_s=settings.cloudstack.expires_s,
+        expiry_margin_s=settings.cloudstack.late_s,
         job_memory_s=settings.cloudstack.job_expire_minutes * 60 / 2,
         device_wait_s=mine.operation_timeout_s,
         nbd_port=mine.nbd_port,
@@ -248,6 +275,7 @@ def _build_cloud(endpoint: Endpoint, settings: Settings, metrics: Metrics) -> Cl
         expires_s=figures.expires_s,
         poll_min_s=figures.poll_min_s,
         poll_max_s=figures.poll_max_s,
+        throttled_s=figures.retry_total_s,
         observer=metrics.observe_call,
     )
 

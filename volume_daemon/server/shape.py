@@ -12,7 +12,6 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.schema import Column, Table
 
 from database.errors import SchemaOutdated
-from database.tables import device_mappings, nbd_exports
 
 MAY_BE_UNKNOWN = {
     "device_mappings": frozenset(
@@ -41,12 +40,6 @@ class Shape:
 
     def export_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return _written(values, self.export_columns, self.export_fillers)
-
-    def mapping_select(self) -> list[Column[Any]]:
-        return known_columns(device_mappings, self.mapping_columns)
-
-    def export_select(self) -> list[Column[Any]]:
-        return known_columns(nbd_exports, self.export_columns)
 
 
 def _written(values: Mapping[str, Any], columns: frozenset[str], fillers: Mapping[str, Any]) -> dict[str, Any]:

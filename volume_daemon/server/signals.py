@@ -13,12 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from appliance.crashpoints import Change
 from volume_daemon.holders.processes import find_process, list_descendants, read_table
 from volume_daemon.holders.report import ProcessId
 
 MACHINE = Path("/proc")
 """Signals reach this machine's processes, whatever tree a scan was prepared on."""
 ROUNDS = 3
+
+TERM = Change("volume_daemon.holders.term")
+KILL = Change("volume_daemon.holders.kill")
 
 
 @dataclass(slots=True)
@@ -105,7 +109,8 @@ async def end_tree(root: ProcessId, seen: Sequence[ProcessId], term_s: float, ki
         await asyncio.to_thread(handles.take, (root, *seen))
         await asyncio.to_thread(_take_grown, handles, {root.pid} if root in handles.by_id else set())
         members |= set(handles.by_id)
-        handles.send(signal.SIGTERM)
+        with TERM:
+            handles.send(signal.SIGTERM)
         await handles.wait(term_s)
         for _ in range(ROUNDS):
             await asyncio.to_thread(_take_grown, handles, {one.pid for one in handles.by_id})
@@ -113,7 +118,8 @@ async def end_tree(root: ProcessId, seen: Sequence[ProcessId], term_s: float, ki
             if not handles.by_id:
                 break
             killed = True
-            handles.send(signal.SIGKILL)
+            with KILL:
+                handles.send(signal.SIGKILL)
             await handles.wait(kill_s)
         return Ended(_in_order(members), _in_order(handles.by_id), killed)
     finally:

@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import NoSuchTableError
 from structlog import get_logger
 
+from appliance.crashpoints import Change, CrashPoint
 from database.door import Door
 from database.errors import DatabaseUnavailable, SchemaOutdated
 from volume_daemon.holders.ended import EndedTree
-from volume_daemon.server import endings, journal, mappings
+from volume_daemon.server import endings, journal, mappings, revoking, unfinished
 from volume_daemon.server.endings import EndOrder
-from volume_daemon.server.pauses import Pauses
-from volume_daemon.server.records import Entry, Figures, Filter, MappingRow, Order, RecordedExport, VolumeRecords
+from volume_daemon.server.holding import Holding
+from volume_daemon.server.mappings import Doubtful, MappingChange, Placed, Removed
+from volume_daemon.server.records import Entry, Figures, Filter, MappingRow, Order, Stage, VolumeRecords
+from volume_daemon.server.refusals import fenced
 from volume_daemon.server.shape import Shape, read_shape
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A mapping with its exports, to be written with an operation's end."""
-
-    mapping: MappingRow
-    exports: tuple[RecordedExport, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """The mapping and its exports go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Doubtful:
-    """The mapping stays, with what is known."""
-
-    cloudstack_state: str
-    linux_state: str
-
-
-MappingChange = Placed | Removed | Doubtful | None
+ACCEPT = Change("volume_daemon.journal.accept")
+REVOKE = Change("volume_daemon.journal.revoke")
+MARK_SENT = Change("volume_daemon.journal.sent")
+MARK = Change("volume_daemon.journal.note")
+MARK_CANCELLED = Change("volume_daemon.journal.cancelled")
+MARK_UNREADABLE = Change("volume_daemon.journal.unreadable")
+END_CONDEMNED = Change("volume_daemon.journal.condemned")
+FINISH = Change("volume_daemon.journal.finish")
+END_INTENT = Change("volume_daemon.holders.intent")
+END_OUTCOME = Change("volume_daemon.holders.outcome")
+MAPPED = CrashPoint("volume_daemon.journal.finish.within")
+"""Mapping and exports are written, the operation's end is not, and nothing is committed."""
 
 
 class Store:
@@ -58,10 +50,16 @@ class Store:
         self._figures = figures
         self._now = now
         self._opened: tuple[Door, Shape] | None = None
+        self._holding: Holding | None = None
+        self._fences: dict[str, int] = {}
         self.reason = "The database has not been opened yet."
 
-    async def open(self, door: Door) -> None:
-        """Raises `SchemaOutdated` where the tables are not there, or could not hold what is to be written."""
+    async def open(self, door: Door, holding: Holding | None = None) -> None:
+        """Raises `SchemaOutdated` where the tables are not there, or could not hold what is to be written.
+
+        `holding`: what every write asks first; None where no other daemon can be.
+        """
+        self._holding = holding
         try:
             self._opened = door, await door.read(read_shape)
         except NoSuchTableError as error:
@@ -83,23 +81,56 @@ class Store:
     async def accept(self, order: Order) -> tuple[Entry, bool]:
         """Raises `Problem`."""
         now = self._now()
-        return await self._door.write(
+        accepted = await self._write(
+            ACCEPT,
             lambda connection: journal.accept(connection, order, now),
-            confirm=lambda connection: journal.is_accepted(connection, order),
+            lambda connection: journal.is_accepted(connection, order),
         )
+        self._note_fence(order.volume_id, order.fence)
+        return accepted
+
+    async def revoke(self, order: Order, *, is_decided: bool) -> Entry:
+        """Raises `Problem`."""
+        now = self._now()
+        entry = await self._write(
+            REVOKE,
+            lambda connection: revoking.revoke(connection, order, now, is_decided=is_decided),
+            lambda connection: revoking.is_revoked(connection, order),
+        )
+        self._note_fence(order.volume_id, order.fence)
+        return entry
+
+    async def require_hold(self) -> None:
+        """Right before anything is changed elsewhere; waits to be let go of where the journal is not ours any more."""
+        if self._holding is not None:
+            await self._holding.require()
+
+    def check_fence(self, entry: Entry) -> None:
+        """Without a wait, right before CloudStack is asked: whether a newer holder has spoken since the start.
+
+        `mark_sent` looks into the database for the time before. Raises `Problem` `fenced`.
+        """
+        seen = self._fences.get(entry.volume_id or "", 0)
+        if entry.fence is not None and entry.fence < seen:
+            raise fenced(entry.volume_id or "", entry.fence, seen)
+
+    def _note_fence(self, volume_id: str | None, fence: int | None) -> None:
+        if volume_id is not None and fence is not None:
+            self._fences[volume_id] = max(fence, self._fences.get(volume_id, 0))
 
     async def mark_sent(self, entry: Entry) -> None:
         """Insists. Raises `Problem` `fenced`."""
-        await self._insist(entry, lambda connection: journal.mark_sent(connection, entry))
+        await self._insist(MARK_SENT, entry, lambda connection: journal.mark_sent(connection, entry))
 
     async def mark(self, entry: Entry) -> None:
         """Insists."""
-        await self._insist(entry, lambda connection: journal.mark(connection, entry))
+        await self._insist(MARK, entry, lambda connection: journal.mark(connection, entry))
 
     async def mark_cancelled(self, entry: Entry) -> None:
-        await self._door.write(
+        await self._write(
+            MARK_CANCELLED,
             lambda connection: journal.mark_cancelled(connection, entry),
-            confirm=lambda connection: journal.is_written(connection, entry),
+            lambda connection: journal.is_written(connection, entry),
         )
 
     async def finish(self, entry: Entry, change: MappingChange) -> None:
@@ -117,15 +148,27 @@ class Store:
                     mappings.set_mapping_states(connection, volume_id, cloudstack_state, linux_state, now)
                 case None:
                     pass
+            MAPPED.reach()
             journal.mark_ended(connection, entry)
 
-        await self._insist(entry, commit)
+        await self._insist(FINISH, entry, commit)
 
     async def read_volume(self, volume_id: str) -> VolumeRecords:
         return await self._door.read(lambda connection: mappings.read_volume(connection, self._shape, volume_id))
 
     async def read_volume_insisting(self, volume_id: str) -> VolumeRecords:
         return await self._repeat(lambda: self.read_volume(volume_id))
+
+    async def check_export_names(self, volume_id: str, names: Sequence[str]) -> None:
+        """Insists. Raises `ExportNameTaken`."""
+
+        def check(connection: Connection) -> None:
+            mappings.check_export_names(connection, volume_id, names)
+
+        await self._repeat(lambda: self._door.read(check))
+
+    async def find_entry_insisting(self, operation_id: str) -> Entry | None:
+        return await self._repeat(lambda: self.find_entry(operation_id))
 
     async def find_entry(self, operation_id: str) -> Entry | None:
         return await self._door.read(lambda connection: journal.find_entry(connection, operation_id))
@@ -134,7 +177,32 @@ class Store:
         return await self._door.read(lambda connection: journal.list_entries(connection, where))
 
     async def list_open(self) -> list[Entry]:
-        return await self._door.read(journal.list_open)
+        """What a restart goes on with. A row that makes no sense keeps nothing else back: it ends here as failed, or
+        comes first, condemned, where CloudStack may have been asked.
+        """
+        readable, senseless = await self._door.read(unfinished.list_open)
+        now = self._now()
+        condemned: list[Entry] = []
+        for operation_id, why in senseless.items():
+            log.error("A row of the journal makes no sense; its operation ends.", id=operation_id, reason=why)
+            entry = await self._write(
+                MARK_UNREADABLE,
+                partial(unfinished.condemn, operation_id=operation_id, why=why, now=now),
+                partial(unfinished.is_condemned, operation_id=operation_id),
+            )
+            if entry.stage is not Stage.ENDED:
+                condemned.append(entry)
+        return condemned + readable
+
+    async def end_condemned(self, entry: Entry) -> None:
+        """Insists; the same may be written twice."""
+        await self._repeat(
+            lambda: self._write(
+                END_CONDEMNED,
+                partial(unfinished.end, entry=entry),
+                partial(unfinished.has_ended, operation_id=entry.id),
+            )
+        )
 
     async def read_oma_vm_ids_of(self, volume_ids: Sequence[str]) -> dict[str, frozenset[str]]:
         return await self._door.read(lambda connection: mappings.read_oma_vm_ids_of(connection, volume_ids))
@@ -155,30 +223,67 @@ class Store:
     async def save_end_intent(self, order: EndOrder, trees: list[dict[str, Any]]) -> None:
         """Raises `Problem` `fenced`."""
         now = self._now()
-        await self._door.write(
+        await self._write(
+            END_INTENT,
             lambda connection: endings.save_intent(connection, order, trees, now),
-            confirm=lambda connection: endings.is_intended(connection, order),
+            lambda connection: endings.is_intended(connection, order, trees),
         )
+        self._note_fence(order.volume_id, order.fence)
 
     async def save_end_outcome(self, order: EndOrder, ended: tuple[EndedTree, ...]) -> None:
-        """Insists."""
+        """Insists; the same may be written twice."""
         now = self._now()
         await self._repeat(
-            lambda: self._door.write(lambda connection: endings.save_outcome(connection, order, ended, now))
+            lambda: self._write(
+                END_OUTCOME,
+                lambda connection: endings.save_outcome(connection, order, ended, now),
+                lambda connection: endings.has_outcome(connection, order, ended),
+            )
         )
 
     async def check(self) -> str:
         return await self._door.check()
 
-    async def _insist(self, entry: Entry, change: Callable[[Connection], T]) -> T:
-        """A COMMIT whose answer was lost is looked up by the operation's id before it is repeated."""
-        return await self._repeat(
-            lambda: self._door.write(change, confirm=lambda connection: journal.is_written(connection, entry))
-        )
+    async def _write(self, change: Change, fn: Callable[[Connection], T], confirm: Callable[[Connection], bool]) -> T:
+        """`confirm` looks for what was written, where the answer to the COMMIT was lost.
+
+        That the journal is ours is asked in the transaction, again wherever the door begins it anew.
+        """
+        check = self._holding.build_check() if self._holding else None
+
+        def held(connection: Connection) -> T:
+            if check is not None:
+                check()
+            return fn(connection)
+
+        with change:
+            return await self._door.write(held, confirm=confirm)
+
+    async def _insist(self, change: Change, entry: Entry, fn: Callable[[Connection], None]) -> None:
+        """A COMMIT whose answer was lost is looked up by the operation's id before it is repeated, however late.
+
+        Done twice it would be a conflict: an operation that has ended does not end again.
+        """
+        in_doubt = False
+
+        def is_written(connection: Connection) -> bool:
+            return journal.is_written(connection, entry)
+
+        async def attempt() -> None:
+            nonlocal in_doubt
+            if in_doubt and await self._door.read(is_written):
+                return
+            try:
+                await self._write(change, fn, is_written)
+            except DatabaseUnavailable as error:
+                in_doubt = error.outcome_unknown
+                raise
+
+        await self._repeat(attempt)
 
     async def _repeat(self, call: Callable[[], Awaitable[T]]) -> T:
         """An outcome is never lost because the database was away: it is written when it is back."""
-        pauses = Pauses(self._figures.pause_min_s, self._figures.pause_max_s)
+        pauses = self._figures.pauses()
         while True:
             try:
                 return await call()

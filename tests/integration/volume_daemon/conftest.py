@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ KEY, SECRET = "key", "secret"
 OMA_ID = "11111111-1111-4111-8111-111111111111"
 TEST_VM_ID = "22222222-2222-4222-8222-222222222222"
 SIZE = 1024**3
+SERVE = (str(BIN / "volume-daemon"), "serve")
 FAST = {"attachVolume": 0.05, "detachVolume": 0.05, "createVolume": 0.05}
 
 
@@ -85,7 +86,7 @@ class World:
         async with serving(self.settings(**volume_daemon), {}) as url, VolumeDaemonClient(url) as client:
             yield client
 
-    async def process(self, **volume_daemon: Any) -> Daemon:
+    async def process(self, *, program: Sequence[str] = SERVE, **volume_daemon: Any) -> Daemon:
         """`volume-daemon serve` as systemd would start it, with a settings file."""
         settings = self.settings(**volume_daemon)
         lines = []
@@ -97,9 +98,7 @@ class World:
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         config = self.path / "oma.toml"
         await asyncio.to_thread(config.write_text, "\n".join(lines))
-        process, listening = await start(
-            [str(BIN / "volume-daemon"), "serve", "--config", str(config)], self.environment
-        )
+        process, listening = await start([*program, "--config", str(config)], self.environment)
         return Daemon(process, listening["url"], VolumeDaemonClient(listening["url"]))
 
     async def add_volume(self, volume_id: str, **fields: Any) -> str:
@@ -111,6 +110,10 @@ class World:
     def query(self, statement: str, **parameters: Any) -> list[Any]:
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement), parameters).mappings())
+
+    def execute(self, statement: str, **parameters: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text(statement), parameters)
 
     async def changes(self, command: str | None = None) -> list[dict[str, Any]]:
         """The changing calls that CloudStack saw."""

@@ -200,6 +200,7 @@ async def test_an_unforeseen_fault_before_cloudstack_is_asked_puts_the_export_ba
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(CloudStack, "detach_volume", broken)
+    world.cloudstack.update(expires_s=1, late_s=1)  # it may have been sent, and is followed until it can arrive no more
     async with world.daemon() as client:
         operation = await ended(client, await client.detach(at_home))
     assert operation.error_detail is not None
@@ -222,3 +223,24 @@ async def test_an_end_that_can_not_hold_the_mapping_is_written_without_it(world:
         mapping = await client.find_mapping(volume_id)
     assert mapping is not None
     assert mapping.vm_id == OMA_ID
+
+
+async def test_an_export_whose_name_another_volume_has_taken_meanwhile_is_not_written_over(world: World, at_home: str):
+    """Its file would lead the other volume's NBD clients onto this one's device."""
+    other = await world.add_volume(str(uuid4()))
+    async with world.daemon() as client:
+        await ended(client, await client.detach(at_home))
+        await ended(client, await client.attach(other, OMA_ID))
+        world.execute(
+            "UPDATE nbd_exports SET export_name = 'pgtest1-disk0', config_path = :c WHERE volume_id = :v",
+            c=str(file_of(world)),
+            v=other,
+        )
+        theirs = "[pgtest1-disk0]\nexportname = /dev/vdx\n"
+        file_of(world).write_text(theirs)
+        back = await ended(client, await client.attach(at_home, OMA_ID))
+    assert back.error_detail is not None
+    assert (back.error_detail.code, back.error_detail.kind) == ("nbd_export_name_taken", FaultKind.FAILED)
+    assert file_of(world).read_text() == theirs
+    mapped = world.query("SELECT volume_uuid FROM device_mappings ORDER BY volume_uuid")
+    assert [row["volume_uuid"] for row in mapped] == sorted([other, at_home])

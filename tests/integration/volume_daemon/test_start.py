@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -15,8 +17,9 @@ from tests.integration.volume_daemon.conftest import KEY, OMA_ID, SECRET, World,
 from volume_daemon.client import VolumeDaemonClient
 from volume_daemon.errors import VolumeDaemonError
 from volume_daemon.models import OperationStatus
+from volume_daemon.server.holding import Holding
 from volume_daemon.server.operations import Operations
-from volume_daemon.server.runtime import serving
+from volume_daemon.server.runtime import serving, starting
 
 
 async def until_healthy(client: VolumeDaemonClient) -> None:
@@ -113,3 +116,45 @@ async def test_it_is_not_healthy_before_what_is_open_is_gone_on_with(world: Worl
         may_go_on.set()
         await until_healthy(client)
         await client.attach(await world.add_volume(str(uuid4())), OMA_ID)
+
+
+async def test_a_second_one_on_the_same_database_waits_until_the_first_has_ended(world: World):
+    """Also on another port: both would go on with the same operations."""
+    volume_id = await world.add_volume(str(uuid4()))
+    async with AsyncExitStack() as second_life:
+        async with world.daemon() as first:
+            await world.admin.add_fault("attachVolume", "delay", delay_s=1)
+            operation = await first.attach(volume_id, OMA_ID)
+            second = await second_life.enter_async_context(world.daemon())
+            status, code, words = await refusal(second)
+            assert (status, code) == (503, "journal_in_use")
+            assert "Another Volume Daemon" in words
+            assert (await second.health())["status"] == "degraded"
+            assert (await first.health())["status"] == "healthy"
+        await until_healthy(second)
+        assert (await ended(second, operation)).status is OperationStatus.COMPLETED
+    assert len(await world.changes("attachVolume")) == 1
+
+
+async def test_one_that_has_lost_the_database_to_another_begins_nothing_until_it_has_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """It stood still for longer than the server waits, or the server was restarted."""
+    volume_id = await world.add_volume(str(uuid4()))
+    monkeypatch.setattr("volume_daemon.server.opening.Holding", partial(Holding, look_s=0.05))
+    async with starting(world.settings(), {}) as running, VolumeDaemonClient(running.url) as client:
+        await until_healthy(client)
+        with monkeypatch.context() as patch:
+            patch.setattr("database.hold._FileHold.is_ours", lambda _self, _taking: False)
+            patch.setattr("database.hold._FileHold.take", lambda _self: None)
+            async with asyncio.timeout(60):
+                while "Another Volume Daemon" not in running.status:
+                    await client.health()
+            with pytest.raises(VolumeDaemonError) as told:
+                await client.attach(volume_id, OMA_ID)
+            assert told.value.code == "journal_in_use"
+            assert await world.changes("attachVolume") == []
+        await until_healthy(client)
+        assert running.is_alive
+        done = await ended(client, await client.attach(volume_id, OMA_ID))
+    assert done.status is OperationStatus.COMPLETED

@@ -231,7 +231,7 @@ async def test_unreachable_is_never_read_as_detached(world: World):
         with pytest.raises(VolumeDaemonError, match='not "detached"'):
             await client.find_mapping(vanished)
     world.api_url = "http://127.0.0.1:9/client/api"
-    async with world.daemon() as client:
+    async with world.daemon(cloudstack_wait_s=0.3) as client:
         with pytest.raises(VolumeDaemonError) as told:
             await client.find_mapping(volume_id)
         assert (told.value.kind, told.value.status, told.value.code) == (ErrorKind.FAILED, 503, "state_unknown")

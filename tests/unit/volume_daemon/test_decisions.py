@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ossea.models import JobResult, JobStatus
-from tests.unit.volume_daemon.builders import OMA_ID, TEST_VM_ID, VOLUME_ID, entry, volume
+from tests.unit.volume_daemon.builders import OMA_ID, TEST_VM_ID, entry, volume
 from volume_daemon.models import FaultKind
 from volume_daemon.server.decisions import (
     Already,
@@ -16,8 +16,8 @@ from volume_daemon.server.decisions import (
     is_wanted,
     job_error,
     judge,
+    judge_beside,
 )
-from volume_daemon.server.pursuit import request_id_for
 
 
 def job(status: JobStatus, **fields: object) -> JobResult:
@@ -95,6 +95,11 @@ def test_a_forgotten_job_has_an_unknown_outcome(status):
     assert (error.code, error.kind) == ("outcome_unknown", FaultKind.FAILED)
 
 
-def test_the_first_attempt_carries_the_operations_own_id():
-    assert request_id_for(VOLUME_ID, 1) == VOLUME_ID
-    assert request_id_for(VOLUME_ID, 2) == request_id_for(VOLUME_ID, 2) != request_id_for(VOLUME_ID, 3)
+def test_a_stuck_job_of_somebody_else_hides_neither_success_nor_failure():
+    done = judge_beside(entry("detach"), Ended("job-1", None), volume(), "job-2")
+    assert isinstance(done, Applied)
+    assert "job-2" in done.sentence
+    refused = judge_beside(entry("detach"), Ended("job-1", job_error(REFUSED)), volume(vm_id=OMA_ID), "job-2")
+    assert isinstance(refused, Refuse)
+    # It may be that job which keeps it there.
+    assert (refused.error.kind, "job-2" in refused.error.text) == (FaultKind.FAILED, True)

@@ -12,7 +12,7 @@ from database.errors import SchemaOutdated
 from database.tables import metadata, ossea_volumes
 from tests.unit.volume_daemon.builders import NOW, OMA_ID, OPERATION_ID, TEST_VM_ID, VOLUME_ID
 from volume_daemon.models import Operation, OperationStatus, OperationType
-from volume_daemon.server import journal, mappings
+from volume_daemon.server import journal, mappings, unfinished
 from volume_daemon.server.records import Entry, Filter, MappingRow, Order, RecordedExport, Stage, Tracking
 from volume_daemon.server.refusals import Problem
 from volume_daemon.server.shape import read_shape
@@ -94,7 +94,6 @@ def test_an_entry_is_read_as_it_was_written(connection):
         accept(connection, fence=3),
         stage=Stage.SENT,
         status=OperationStatus.EXECUTING,
-        attempt=1,
         request_id=OPERATION_ID,
         queue_vm_id=OMA_ID,
         sent_at=NOW,
@@ -104,7 +103,7 @@ def test_an_entry_is_read_as_it_was_written(connection):
     )
     journal.mark_sent(connection, entry)
     assert journal.find_entry(connection, OPERATION_ID) == entry
-    assert journal.list_open(connection) == [entry]
+    assert unfinished.list_open(connection) == ([entry], {})
     history = connection.execute(text("SELECT previous_status, new_status FROM volume_operation_history")).all()
     assert [tuple(one) for one in history] == [("pending", "executing")]
 
@@ -118,7 +117,7 @@ def test_what_was_sent_can_not_be_taken_back_and_what_ended_not_be_changed(conne
     journal.mark_ended(connection, sent.ended(OperationStatus.COMPLETED, NOW))
     with pytest.raises(journal.JournalConflict):
         journal.mark_ended(connection, sent.ended(OperationStatus.FAILED, NOW))
-    assert journal.list_open(connection) == []
+    assert unfinished.list_open(connection) == ([], {})
 
 
 def test_an_operation_of_another_generation_is_listed_and_left_alone(connection):
@@ -130,7 +129,7 @@ def test_an_operation_of_another_generation_is_listed_and_left_alone(connection)
     )
     (found,) = journal.list_entries(connection, Filter())
     assert (found.journaled, found.error_text, found.request) == (False, "boom", {})
-    assert journal.list_open(connection) == []
+    assert unfinished.list_open(connection) == ([], {})
 
 
 def test_filters(connection):
@@ -265,3 +264,26 @@ def test_a_row_whose_type_and_status_an_old_database_cut_to_nothing_is_listed(co
     assert (shown.as_json()["type"], shown.as_json()["status"]) == ("", "")
     assert Operation.parse(shown.as_json()) == shown
     assert journal.list_entries(connection, Filter(type=OperationType.ATTACH)) == []
+
+
+def test_an_ended_row_that_cannot_be_read_hides_none_of_the_others(connection):
+    accept(connection)
+    other = accept(connection, id="44444444-4444-4444-8444-444444444444")
+    damage = "UPDATE volume_operations SET created_at = 'yesterday' WHERE id = :id"
+    connection.execute(text(damage), {"id": OPERATION_ID})
+    with pytest.raises(ValueError, match="yesterday"):
+        journal.list_entries(connection, Filter())
+    connection.execute(
+        text("UPDATE volume_daemon_operations SET stage = 'ended' WHERE operation_id = :id"), {"id": OPERATION_ID}
+    )
+    assert journal.list_entries(connection, Filter()) == [other]
+
+
+def test_a_recorded_time_that_cannot_be_read_keeps_no_volume_away(connection):
+    accept(connection)
+    connection.execute(
+        text("UPDATE volume_daemon_operations SET tracking = :t"),
+        {"t": '{"mapping_id": "m-1", "snapshot_id": "s-1", "snapshot_created_at": "soon"}'},
+    )
+    _, tracking = journal.find_recorded(connection, VOLUME_ID)
+    assert tracking == Tracking("m-1", None, "s-1")
