@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oma.domain.actions import Upstream
+from oma.domain.actions import ActionKind, Upstream
 from oma.domain.holders import DeviceHolder, DeviceHolders, ProcessId
 from oma.domain.world import DeviceLink, DeviceScan, Mapping
-from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.ports import Burn, Fault, RemoteOutcome, RemoteStatus, UpstreamError, VolumeOperation
 from volume_daemon.client import VolumeDaemonClient
 from volume_daemon.errors import ErrorKind, VolumeDaemonError
 from volume_daemon.holders.ended import EndOutcome
 from volume_daemon.holders.report import Holder, HolderReport, HolderState
 from volume_daemon.holders.report import ProcessId as SeenProcess
-from volume_daemon.models import FaultKind, Operation, OperationError, OperationStatus
+from volume_daemon.models import FaultKind, Operation, OperationError, OperationStatus, OperationType
 
 SYSTEM = "Volume Daemon"
 CLOUDSTACK = "CloudStack"
 CLOUDSTACK_REFUSED = 431
+
+NO_SUCH_ROUTE = "not_found"
+UNABLE = frozenset({"shutting_down", "database_unavailable", "no_credentials", "journal_in_use", "start_failed"})
+"""Codes of a Volume Daemon that has to come to itself first."""
+OPERATION_TYPES = {
+    ActionKind.ATTACH_VOLUME: OperationType.ATTACH,
+    ActionKind.DETACH_VOLUME: OperationType.DETACH,
+}
 
 _FAULTS = {
     ErrorKind.REFUSED: Fault.REFUSED,
@@ -82,19 +90,32 @@ class VolumeDaemonVolumes:
             raise UpstreamError(Fault.FAILED, Upstream(SYSTEM, "survived", f"{pids} did not end, not even by KILL"))
         return _holders(ended.remaining)
 
-    async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
+    async def submit_attach(
+        self, volume_id: str, vm_id: str, *, request_id: str, fence: int, export: bool = True
+    ) -> str:
         try:
-            operation = await self._client.attach(volume_id, vm_id, request_id=request_id, fence=fence)
+            operation = await self._client.attach(volume_id, vm_id, request_id=request_id, fence=fence, export=export)
         except VolumeDaemonError as error:
             raise _upstream(error) from error
         return operation.id
 
-    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int) -> str:
+    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int, vm_id: str | None = None) -> str:
         try:
-            operation = await self._client.detach(volume_id, request_id=request_id, fence=fence)
+            operation = await self._client.detach(volume_id, request_id=request_id, fence=fence, vm_id=vm_id)
         except VolumeDaemonError as error:
             raise _upstream(error) from error
         return operation.id
+
+    async def burn(self, request_id: str, kind: ActionKind, volume_id: str, *, fence: int) -> Burn:
+        """A daemon that takes no order back leaves it open."""
+        type_ = OPERATION_TYPES[kind].value
+        try:
+            operation = await self._client.revoke(request_id, type_, volume_id, fence=fence)
+        except VolumeDaemonError as error:
+            if error.kind is ErrorKind.REFUSED and error.code == NO_SUCH_ROUTE:
+                return Burn.UNPROVEN
+            raise _upstream(error) from error
+        return Burn.SPENT if operation.status is OperationStatus.CANCELLED else Burn.ARRIVED
 
     async def wait_operation(self, operation_id: str, wait_s: float) -> RemoteOutcome:
         try:
@@ -103,12 +124,22 @@ class VolumeDaemonVolumes:
             raise _upstream(error) from error
         return _outcome(operation)
 
+    async def list_open_operations(self, volume_id: str) -> Sequence[VolumeOperation]:
+        found: list[Operation] = []
+        for status in (OperationStatus.PENDING, OperationStatus.EXECUTING):
+            try:
+                found += await self._client.list_operations(status=status.value, volume_id=volume_id)
+            except VolumeDaemonError as error:
+                raise _upstream(error) from error
+        open_ones = {one.id: VolumeOperation(one.id, one.type.value, one.created_at) for one in found}
+        return sorted(open_ones.values(), key=lambda one: (one.created_at, one.id))
+
     async def check(self) -> str:
         try:
             health = await self._client.health()
         except VolumeDaemonError as error:
             raise _upstream(error) from error
-        if health["status"] == "unhealthy":
+        if health["status"] == "unhealthy" or health.get("ready") is False:
             text = str(health.get("detail") or "it says that it is not well")
             raise UpstreamError(Fault.FAILED, Upstream(SYSTEM, "unhealthy", text))
         return f"The Volume Daemon answers; it is {health['status']}."
@@ -144,7 +175,10 @@ def _process(seen: SeenProcess | None) -> ProcessId | None:
 
 
 def _upstream(error: VolumeDaemonError) -> UpstreamError:
-    return UpstreamError(_FAULTS[error.kind], Upstream(SYSTEM, error.code, error.text))
+    """A daemon that can't work yet, or any more, says nothing of what was asked: that is looked for by its id."""
+    unable = error.kind is ErrorKind.FAILED and error.code in UNABLE
+    fault = Fault.BROKEN_ANSWER if unable else _FAULTS[error.kind]
+    return UpstreamError(fault, Upstream(SYSTEM, error.code, error.text), retry_after_s=error.retry_after_s)
 
 
 def _outcome(operation: Operation | None) -> RemoteOutcome:

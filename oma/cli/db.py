@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from getpass import getuser
 from typing import TypeVar
 
 import click
@@ -15,13 +16,15 @@ from oma.cli.exits import CommandFailed, Exit
 from oma.cli.options import Invocation, takes_invocation
 from oma.cli.output import visible
 from oma.cli.problems import complain_about
+from oma.domain.errors import OmaError
+from oma.runtime.restored import accept
 
 T = TypeVar("T")
 
 
 @click.group()
 def db() -> None:
-    """The database: create or complete it, see its version, check it."""
+    """The database: create or complete it, see its version, check it, accept a restored one."""
 
 
 @db.command()
@@ -62,12 +65,28 @@ def check(invocation: Invocation) -> int:
     return Exit.FAILED
 
 
+@db.command("accept-restore")
+@click.option("--reason", required=True, help="Which copy was restored, and what you have looked at.")
+@takes_invocation
+def accept_restore(invocation: Invocation, reason: str) -> int:
+    """Say that you have looked: an older copy of the database was restored, and runs may begin again."""
+    settings = invocation.settings()
+    if not reason.strip():
+        raise click.UsageError("--reason says which copy was restored, and what you have looked at.")
+    number, parked = _asked(lambda: accept(settings, reason.strip(), f"cli:{getuser()}"))
+    then = f"; {parked} run(s) stay parked, each with an issue of its own: oma issue list" if parked else ""
+    sentence = f"The restored database is accepted at epoch {number}{then}."
+    return _tell(invocation, {"epoch": number, "parked": parked, "done": sentence}, sentence)
+
+
 def _asked(question: Callable[[], T]) -> T:
     """Raises `CommandFailed` with the database's own first line, without secrets."""
     try:
         return question()
     except SchemaOutdated as error:
         raise CommandFailed(str(error), "oma db upgrade") from error
+    except OmaError as error:
+        raise CommandFailed(str(error), str(error.fields.get("next") or "oma db check")) from error
     except (DatabaseUnavailable, SQLAlchemyError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         next_step = "Look at database.url (oma config show) and whether the server runs."

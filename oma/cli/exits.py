@@ -23,6 +23,7 @@ class Exit(IntEnum):
 EXIT_OF_CODE: Final[Mapping[str, Exit]] = {
     "vm_not_found": Exit.NOT_FOUND,
     "job_not_found": Exit.NOT_FOUND,
+    "issue_not_found": Exit.NOT_FOUND,
     "not_found": Exit.NOT_FOUND,
     "invalid_request": Exit.USAGE,
     "idempotency_key_reused": Exit.USAGE,
@@ -41,6 +42,7 @@ EXIT_OF_CODE: Final[Mapping[str, Exit]] = {
     "state_unknown": Exit.REFUSED,
     "nothing_to_clean": Exit.REFUSED,
     "plan_stale": Exit.REFUSED,
+    "resolution_contradicted": Exit.REFUSED,
     "paused": Exit.REFUSED,
     "needs_resolution": Exit.NEEDS_RESOLUTION,
     "database_older_than_world": Exit.NEEDS_RESOLUTION,

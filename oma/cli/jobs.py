@@ -20,7 +20,7 @@ from oma.cli.spoken import read_options
 
 @click.group()
 def jobs() -> None:
-    """Look at clean-up jobs, and go on with a parked one."""
+    """Look at clean-up jobs, stop one, and go on with a parked one."""
 
 
 @jobs.command(name="list")
@@ -89,7 +89,7 @@ def log(invocation: Invocation, job_id: str) -> int:
 def follow(invocation: Invocation, job_id: str) -> int:
     """Follow a job to its end, from its first event; exits as `oma cleanup` would."""
     output = invocation.output()
-    view = _follow(invocation.client(), output, job_id)
+    view = follow_with_notes(invocation.client(), output, job_id)
     result = result_of_job(view, view.vm_name)
     show_results(output, [result])
     return result.exit
@@ -114,12 +114,33 @@ def resume(invocation: Invocation, job_id: str, *, force: bool, reason: str | No
     elif no_wait:
         result = Result(vm_name, "accepted", Exit.DONE, job_id, answer)
     else:
-        result = result_of_job(_follow(client, output, job_id), vm_name)
+        result = result_of_job(follow_with_notes(client, output, job_id), vm_name)
     show_results(output, [result])
     return result.exit
 
 
-def _follow(client: Client, output: Output, job_id: str) -> JobView:
+@jobs.command()
+@click.argument("job_id")
+@click.option("--reason", metavar="TEXT", help="Why; it stands in the audit.")
+@click.option("--no-wait", is_flag=True, help="Ask for it and don't follow the job to where it stops.")
+@takes_invocation
+def cancel(invocation: Invocation, job_id: str, *, reason: str | None, no_wait: bool) -> int:
+    """Stop a job between two actions: before the first revert every volume goes home, after it the job parks.
+
+    Exits 0 when the job has stopped as asked, also parked.
+    """
+    client, output = invocation.client(), invocation.output()
+    client.post(f"/jobs/{in_path(job_id)}/cancel", {"reason": reason} if reason else {})
+    view = get_job(client, job_id) if no_wait else follow_with_notes(client, output, job_id)
+    if output.as_json:
+        output.print_json(view.document)
+    else:
+        print_job(output, view)
+    return int(Exit.DONE if no_wait or view.state in ("cancelled", "parked") else Exit.FAILED)
+
+
+def follow_with_notes(client: Client, output: Output, job_id: str) -> JobView:
+    """To its end, each event and each note of the connection on stderr."""
     return follow_job(
         client,
         job_id,

@@ -101,6 +101,8 @@ KIND_RULES: Final[dict[ActionKind, KindRule]] = {
 }
 
 
+MARKER_KINDS: Final = frozenset({ActionKind.SET_MARKER, ActionKind.CLEAR_MARKER})
+"""Tags that say who is at work: they change nothing that a run would have to come back from."""
 VOLUME_DAEMON_KINDS: Final = frozenset({ActionKind.DETACH_VOLUME, ActionKind.ATTACH_VOLUME})
 """Carried out by the Volume Daemon, which asks CloudStack itself."""
 
@@ -123,6 +125,17 @@ class Target:
     snapshot_id: str | None = None
     processes: tuple[ProcessId, ...] = ()
     """Of an injection that is ended: the root of its tree as it was seen, then those of it that hold the device."""
+    unexported: bool = False
+    """Of an attach to the OMA: without the volume's NBD export, because its content is not proven."""
+    volume_ids: tuple[str, ...] = ()
+    """Of a marker: everything that one call marks or unmarks, volumes or snapshots."""
+    snapshot_ids: tuple[str, ...] = ()
+    mark: str | None = None
+    """Of a marker that is taken off: its value where an earlier run has left it; None: this run's own."""
+
+    @property
+    def marked_ids(self) -> tuple[str, ...]:
+        return self.volume_ids or self.snapshot_ids
 
     def get_volume_id(self) -> str:
         """Raises `ValueError` when the target names no volume: a journal row that makes no sense."""
@@ -147,6 +160,10 @@ class Target:
             ("vm_id", self.vm_id),
             ("snapshot_id", self.snapshot_id),
             ("processes", [one.as_json() for one in self.processes] or None),
+            ("unexported", self.unexported or None),
+            ("volume_ids", list(self.volume_ids) or None),
+            ("snapshot_ids", list(self.snapshot_ids) or None),
+            ("mark", self.mark),
         )
         return {key: value for key, value in pairs if value is not None}
 
@@ -158,6 +175,10 @@ class Target:
             vm_id=data.get("vm_id"),
             snapshot_id=data.get("snapshot_id"),
             processes=tuple(ProcessId.from_json(one) for one in data.get("processes", ())),
+            unexported=bool(data.get("unexported", False)),
+            volume_ids=tuple(data.get("volume_ids", ())),
+            snapshot_ids=tuple(data.get("snapshot_ids", ())),
+            mark=data.get("mark"),
         )
 
 
@@ -243,6 +264,10 @@ class Action:
     def words(self) -> str:
         """`the revert of pgtest1-disk-0`."""
         target = self.target
+        if self.kind in MARKER_KINDS:
+            things = "volume" if target.volume_ids else "snapshot"
+            number = len(target.marked_ids)
+            return f"the {ACTION_NOUNS[self.kind]} of {number} {things}{'' if number == 1 else 's'}"
         name = target.volume_name or target.volume_id or target.vm_id or target.snapshot_id or "the records"
         return f"the {ACTION_NOUNS[self.kind]} of {name}"
 

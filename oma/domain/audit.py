@@ -22,6 +22,12 @@ class AuditAction(StrEnum):
     ISSUE_RESOLVED = "issue_resolved"
     RUN_ENDED = "run_ended"
     RUN_PARKED = "run_parked"
+    CANCEL_ASKED = "cancel_asked"
+    UNDOING_BEGUN = "undoing_begun"
+    PAUSED = "paused"
+    PAUSE_LIFTED = "pause_lifted"
+    DATABASE_OLDER = "database_older"
+    RESTORE_ACCEPTED = "restore_accepted"
 
 
 @dataclass(frozen=True, slots=True)

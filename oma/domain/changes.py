@@ -2,7 +2,8 @@
 
 A list of changes is committed in ONE transaction together with the events that they make.
 
-Every change but `JobQueued` and `JobResumed` is guarded by the job's lease and fence: a stale one writes nothing.
+Every change but `JobQueued`, `JobResumed` and `JobCancelled` is guarded by the job's lease and fence: a stale one
+writes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from oma.domain.actions import Action
 from oma.domain.issues import Issue
 from oma.domain.leaks import Leak
 from oma.domain.plan import Plan
+from oma.domain.records import CLEANUP_REQUIRED
 from oma.domain.states import ActionState, JobState, LogLevel, Phase, StepStatus
+from oma.domain.undoing import CancelAsked, Undoing
 from oma.domain.words import Words
 
 
@@ -64,6 +67,15 @@ class ActionSent:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionSentAgain:
+    """A call that certainly never ran is sent again under its own id; from now on it may arrive until `expires_at`."""
+
+    action_id: str
+    expires_at: datetime
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActionOverdue:
     """The other side takes longer than agreed; it is followed to its end."""
 
@@ -88,6 +100,15 @@ class LeakTracked:
     """Something that `force` passed and that is left behind; stands beside the end of the action that it is about."""
 
     leak: Leak
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevertEndSeen:
+    """The own job of a revert that a person settled by a word has ended; `evidence` is all of the action's."""
+
+    action_id: str
+    evidence: dict[str, Any]
     sentence: str
 
 
@@ -134,7 +155,7 @@ class TrackingCleared:
 
 @dataclass(frozen=True, slots=True)
 class RecordsReset:
-    """Phase 5's records, guarded by `cleanup_required` and the `current_job_id` that was observed.
+    """Phase 5's records, guarded by the status and the `current_job_id` that were observed.
 
     Raises `ConcurrentChange` at commit when somebody else wrote meanwhile; then nothing of the transaction stands.
     """
@@ -146,6 +167,17 @@ class RecordsReset:
     joblog_ids: tuple[str, ...]
     volume_ids: tuple[str, ...]
     summary: dict[str, Any]
+    sentence: str
+    observed_status: str = CLEANUP_REQUIRED
+    """Another one only after a person has said that it may be written over."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncDemanded:
+    """The next replication copies these volumes whole: their change ids are emptied, and the history says why."""
+
+    context_id: str
+    volume_ids: tuple[str, ...]
     sentence: str
 
 
@@ -175,6 +207,21 @@ class JobEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoingBegun:
+    """From here on this run only goes back, in whatever process: every volume that it detached comes home."""
+
+    undoing: Undoing
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnIssuesClosed:
+    """What they were uncertain about is proven now: the open issues of this very job are resolved."""
+
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobReleased:
     """The daemon stops: the job goes back to the queue, to be gone on with by whoever claims it next."""
 
@@ -187,18 +234,23 @@ Change = (
     | StepEnded
     | ActionStarted
     | ActionSent
+    | ActionSentAgain
     | ActionOverdue
     | ActionEnded
     | ActionSkipped
+    | RevertEndSeen
     | LeakTracked
     | PointOfNoReturnPassed
     | IssueOpened
     | Noted
     | TrackingCleared
     | RecordsReset
+    | ResyncDemanded
     | StatusRestored
     | JobEnded
     | JobReleased
+    | UndoingBegun
+    | OwnIssuesClosed
 )
 
 
@@ -229,4 +281,16 @@ class JobResumed:
     words: Words
     idempotency_key: str | None
     at: datetime
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled:
+    """A person wants the run stopped between its actions; where it never began, it ends in this transaction.
+
+    A parked one that can still turn back goes to the queue for that; its open issues stay until it has.
+    """
+
+    job_id: str
+    asked: CancelAsked
     sentence: str

@@ -31,7 +31,9 @@ class Code(StrEnum):
     STATE_UNKNOWN = "state_unknown"
     NOTHING_TO_CLEAN = "nothing_to_clean"
     PLAN_STALE = "plan_stale"
+    RESOLUTION_CONTRADICTED = "resolution_contradicted"
     JOB_NOT_FOUND = "job_not_found"
+    ISSUE_NOT_FOUND = "issue_not_found"
     INVALID_REQUEST = "invalid_request"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     CROSS_SITE = "cross_site"
@@ -65,7 +67,9 @@ TITLES: dict[Code, str] = {
     Code.STATE_UNKNOWN: "The state could not be established",
     Code.NOTHING_TO_CLEAN: "There is nothing to clean up",
     Code.PLAN_STALE: "The plan is no longer current",
+    Code.RESOLUTION_CONTRADICTED: "The world shows otherwise",
     Code.JOB_NOT_FOUND: "No such job",
+    Code.ISSUE_NOT_FOUND: "No such issue",
     Code.INVALID_REQUEST: "The request is not valid",
     Code.IDEMPOTENCY_KEY_REUSED: "The idempotency key was used with another body",
     Code.CROSS_SITE: "Cross-site requests are refused",

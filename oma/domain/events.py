@@ -17,6 +17,9 @@ class EventType(StrEnum):
     JOB_COMPLETED = "job_completed"
     JOB_FAILED = "job_failed"
     JOB_CANCELLED = "job_cancelled"
+    CANCEL_ASKED = "cancel_asked"
+    UNDOING_BEGUN = "undoing_begun"
+    ACTION_ROLLED_BACK = "action_rolled_back"
     PLAN_SAVED = "plan_saved"
     STEP_STARTED = "step_started"
     STEP_COMPLETED = "step_completed"
@@ -34,7 +37,10 @@ class EventType(StrEnum):
     ISSUE_RESOLVED = "issue_resolved"
     TRACKING_CLEARED = "tracking_cleared"
     RECORDS_RESET = "records_reset"
+    RESYNC_DEMANDED = "resync_demanded"
     STATUS_RESTORED = "status_restored"
+    PAUSED = "paused"
+    PAUSE_LIFTED = "pause_lifted"
     NOTED = "noted"
 
 

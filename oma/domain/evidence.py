@@ -27,6 +27,8 @@ class GuardLimits:
     oma_identity: str = "dmi"
     installation: str = "oma"
     """Our own name in the markers on volumes."""
+    markers_required: bool = True
+    """Whether a run needs its markers; else a role that may not tag goes on without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Evidence:
     words: Words = SILENT
     """What the person who asks insists on."""
     marks: tuple[Mark, ...] | Unanswered = ()
-    """The clean-up markers on this VM's volumes."""
+    """The clean-up markers on this VM's volumes and tracked snapshots."""
     own_snapshots: tuple[CloudSnapshot, ...] | Unanswered = ()
     """Every snapshot on this VM's volumes that carries the name of a test failover, tracked or not."""
     named_snapshots: tuple[CloudSnapshot, ...] | Unanswered = ()

@@ -10,6 +10,7 @@ from typing import Any
 from oma.domain.actions import Action
 from oma.domain.plan import Plan
 from oma.domain.states import PHASES, JobState, Phase, StepStatus
+from oma.domain.undoing import CancelAsked, Undoing
 from oma.domain.words import SILENT, Words
 
 OPERATION = "failed-execution-cleanup"
@@ -112,6 +113,10 @@ class Job:
     error: dict[str, Any] | None = None
     lease_owner: str | None = None
     lease_fence: int = 0
+    cancel: CancelAsked | None = None
+    """A person wants it to stop at its next safe point."""
+    undoing: Undoing | None = None
+    """It is on its way back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ class ClaimedJob:
     actions: tuple[Action, ...]
     recovered: bool
     """It had been begun before, by a holder that is gone."""
+    recoveries: int = 0
+    """Times in a row that it was taken over from a holder whose lease ran out, with nothing achieved in between."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What `force` left behind: a thing that somebody has to look after, tracked until it is gone."""
+"""What a run left behind at a person's word: a thing that somebody has to look after, tracked until it is gone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from typing import Any
 
 
 class LeakKind(StrEnum):
-    """The four passes of `force` (section 8 of the safety rules); there is no fifth."""
+    """The four passes of `force` (section 8 of the safety rules); there is no fifth. And what `RESYNC` leaves away, and
+    what could not be tidied up.
+    """
 
     FORCED_STOP = "forced_stop"
     SNAPSHOT_KEPT = "snapshot_kept"
     TEST_VM_KEPT = "test_vm_kept"
     EXPORT_MISSING = "export_missing"
+    VOLUME_GONE = "volume_gone"
+    """CloudStack no longer lists it, and a person gave its content up."""
+    MARKER_KEPT = "marker_kept"
+    """Of an ended run; nobody gave a word for it."""
 
 
 class LeakState(StrEnum):

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from oma.domain.actions import PlannedAction
+from oma.domain.actions import MARKER_KINDS, PlannedAction
 from oma.domain.states import VolumePlace
 
 
@@ -34,6 +34,8 @@ class VolumePlan:
     snapshot_id: str | None
     needs_revert: bool
     revert_reason: str
+    awaits_copy: bool = False
+    """Its content is given up: it goes home without a revert, and the next replication copies it whole."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class VolumePlan:
             "snapshot_id": self.snapshot_id,
             "needs_revert": self.needs_revert,
             "revert_reason": self.revert_reason,
+            "awaits_copy": self.awaits_copy,
         }
 
     @classmethod
@@ -117,6 +120,16 @@ class Plan:
     words: tuple[str, ...] = ()
     """What a person insisted on (`Words.planned`): who confirms the plan confirms these, and no others."""
 
+    @property
+    def changes(self) -> tuple[PlannedAction, ...]:
+        """The actions that change something; markers only say who is at work."""
+        return tuple(one for one in self.actions if one.kind not in MARKER_KINDS)
+
+    @property
+    def awaiting(self) -> tuple[str, ...]:
+        """Names of the volumes whose content was given up before."""
+        return tuple(volume.name for volume in self.volumes if volume.awaits_copy)
+
     def get_volume(self, volume_id: str) -> VolumePlan:
         return next(volume for volume in self.volumes if volume.volume_id == volume_id)
 
@@ -126,6 +139,8 @@ class Plan:
         body = self.as_json()
         for key in ("observed", "risks", "left_alone", "plan_digest"):
             body.pop(key, None)
+        # Who is at work is no part of what is done: a finished run's marker may go between a dry run and the run.
+        body["actions"] = [one.as_json() for one in self.changes]
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -15,6 +15,11 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 """The earliest meaning of a time that lies in the future: it may have been any."""
 CLEANUP_REQUIRED = "cleanup_required"
 READY_FOR_FAILOVER = "ready_for_failover"
+REPLICATING = "replicating"
+FAILED = "failed"
+"""The status of a VM whose disks have to be copied whole before they are good for anything."""
+FAILED_OVER = frozenset({"failed_over_test", "failed_over_live"})
+"""Statuses under which somebody uses the VM's replica."""
 SYSTEM_DISK_ID = "disk-2000"
 
 
@@ -212,6 +217,9 @@ class VmRecords:
     active_job_holder: str | None = None
     proven: tuple[Action, ...] = ()
     """EXECUTED actions of this VM's partial runs (`result.partial`) since its last complete one, oldest first."""
+    undone: tuple[Action, ...] = ()
+    """Detaches and stops of this VM's failed and cancelled runs since its last complete one, oldest first: those
+    volumes came home with their content as it was, and those VMs stayed stopped."""
     read_at: datetime | None = None
     """The database's own clock."""
     change_ids: tuple[ChangeIdRecord, ...] = ()
@@ -227,6 +235,8 @@ class VmRecords:
     world_issue_ids: tuple[str, ...] = ()
     """Open issues about the world alone: a guard refuses while they hold, so they don't ask for a resolution."""
 
+    ended_job_ids: frozenset[str] = frozenset()
+    """Runs of ours on this VM that have ended; read only for a run."""
     rivals: tuple[RivalFailover, ...] = ()
     """Failovers of other VMs around the newest one; read only where its test VM is known by its name alone."""
 

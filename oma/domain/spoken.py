@@ -48,7 +48,7 @@ def read_words(values: Mapping[str, Any], given: Mapping[str, Any] | None = None
         if "destination_vm_id" in said
         else None,
         snapshots=_read_snapshots(said["snapshots"]) if "snapshots" in said else (),
-        reason=_read_reason(said["reason"]) if "reason" in said else None,
+        reason=read_reason(said["reason"]) if "reason" in said else None,
     )
     _check_together(words)
     if words.resume:
@@ -142,7 +142,8 @@ def _read_snapshots(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _read_reason(value: Any) -> str:
+def read_reason(value: Any) -> str:
+    """One line that shows something. Raises `invalid_request` about `reason`."""
     allowed = f"1 to {LONGEST_REASON} characters on one line"
     if not isinstance(value, str):
         raise _invalid("reason", f"reason must be a text of {allowed}.", allowed)

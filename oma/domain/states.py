@@ -89,17 +89,31 @@ ACTION_TRANSITIONS: Final[dict[ActionState, frozenset[ActionState]]] = {
         {
             ActionState.PLANNED,
             ActionState.STARTED,
+            ActionState.EXECUTED,
+            ActionState.SKIPPED,
             ActionState.ROLLED_BACK,
             ActionState.MANUAL_MARKED_AS_EXECUTED,
             ActionState.MANUAL_MARKED_AS_ROLLED_BACK,
         }
     ),
-    ActionState.EXECUTED: frozenset({ActionState.ROLLED_BACK, ActionState.ROLLBACK_FAILED}),
+    ActionState.EXECUTED: frozenset(
+        {
+            ActionState.ROLLED_BACK,
+            ActionState.ROLLBACK_FAILED,
+            ActionState.MANUAL_MARKED_AS_ROLLED_BACK,
+            # A proven revert that somebody may have written over since: its disk is copied whole.
+            ActionState.SKIPPED,
+        }
+    ),
     ActionState.ROLLBACK_FAILED: frozenset({ActionState.ROLLED_BACK, ActionState.MANUAL_MARKED_AS_ROLLED_BACK}),
-    ActionState.ROLLED_BACK: frozenset({ActionState.STARTED}),
-    ActionState.MANUAL_MARKED_AS_ROLLED_BACK: frozenset({ActionState.STARTED}),
+    ActionState.ROLLED_BACK: frozenset({ActionState.STARTED, ActionState.SKIPPED}),
+    ActionState.MANUAL_MARKED_AS_ROLLED_BACK: frozenset(
+        {ActionState.STARTED, ActionState.SKIPPED, ActionState.ROLLED_BACK}
+    ),
     ActionState.SKIPPED: frozenset(),
-    ActionState.MANUAL_MARKED_AS_EXECUTED: frozenset(),
+    ActionState.MANUAL_MARKED_AS_EXECUTED: frozenset(
+        {ActionState.ROLLED_BACK, ActionState.ROLLBACK_FAILED, ActionState.SKIPPED}
+    ),
 }
 
 DONE_ACTION_STATES: Final = frozenset(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from oma.domain.actions import Action, ActionKind
 from oma.domain.errors import Code, Refusal
+from oma.domain.issues import CANCELLED
 from oma.domain.jobs import CleanupRequest
 from oma.domain.plan import Plan
 from oma.domain.records import VmRecords
@@ -26,7 +27,7 @@ GOOD: Final = "The replica is good; nothing has to be done before the next failo
 
 HARMLESS_KINDS: Final = frozenset(
     kind.value for kind in ActionKind if kind not in (ActionKind.REVERT_SNAPSHOT, ActionKind.RESET_RECORDS)
-)
+) | {CANCELLED}
 """Actions that change no byte of a disk: their failure leaves the content as good as it was."""
 
 WORLD_IN_DOUBT: Final = frozenset({Code.STATE_UNKNOWN, Code.OPERATION_IN_PROGRESS})
@@ -64,6 +65,20 @@ def of_finished(plan: Plan, left_behind: Sequence[str] = ()) -> Verdict:
     return _verdict(Replica.READY, plan, *words)
 
 
+def of_resync(plan: Plan, names: Sequence[str], left_behind: Sequence[str] = ()) -> Verdict:
+    """A run whose disks are home, and whose content a person gave up: only a full copy makes it good again."""
+    what = _given_up(names)
+    then = f"Start a full replication of {plan.vm_name}; don't fail over before it has completed."
+    return _verdict(Replica.RESYNC_REQUIRED, plan, what, then, *_test_vm_left(plan), *left_behind)
+
+
+def of_taken_on_trust(plan: Plan, names: Sequence[str], left_behind: Sequence[str] = ()) -> Verdict:
+    """A run whose disks are home, one of them by a person's word, which is no proof of its content."""
+    what = f"The content of {' and '.join(names)} rests on a person's word; no job has proven its revert."
+    then = "In any doubt, make the replica again from the source before the next failover."
+    return _verdict(Replica.UNKNOWN, plan, what, then, *_test_vm_left(plan), *left_behind)
+
+
 def of_partial(plan: Plan, actions: Collection[Action], left_behind: Sequence[str] = ()) -> Verdict:
     """A run that was not asked to reach the last phase; what it proved stands, and so does what it left behind."""
     replica = Replica.UNKNOWN if unproven_volumes(plan, actions) else Replica.READY
@@ -76,6 +91,8 @@ def of_plan(plan: Plan, request: CleanupRequest) -> Verdict:
     """What a run of exactly this plan will have come to, if all goes well; and the command that runs it."""
     proven = Phase.SNAPSHOTS in request.phases or not any(volume.needs_revert for volume in plan.volumes)
     after = [] if Phase.RESET in request.phases else ["It does not clean the VM up; a later run goes on from there."]
+    if plan.awaiting:
+        after.append(f"It makes no replica good: {_given_up(plan.awaiting)}")
     words = [*after, f"{RUN_EXACTLY}{plan_command(plan, request)}"]
     return _verdict(Replica.READY if proven else Replica.UNKNOWN, plan, *words)
 
@@ -96,6 +113,8 @@ def of_parked(plan: Plan, actions: Collection[Action], issue_kinds: Collection[s
     if in_doubt:
         return _verdict(Replica.UNKNOWN, plan, f"Don't fail over {plan.vm_name} before you {settle}")
     what = "The disks' content is good, but the VM is not cleaned up."
+    if plan.awaiting:
+        what = f"The VM is not cleaned up. {_given_up(plan.awaiting)}"
     return _verdict(Replica.READY, plan, what, f"Before the next failover, {settle}")
 
 
@@ -104,10 +123,47 @@ def of_ended(plan: Plan, job_id: str) -> Verdict:
     return _verdict(_while_unproven(plan), plan, f"See why it ended, then run it again: oma jobs show {job_id}")
 
 
-def of_refusal(refusals: Sequence[Refusal], *, needs_revert: bool, source_off: bool) -> Verdict:
-    """Nothing was touched: the replica is as it was, which is known only where nothing needs a revert."""
+def of_cancelled(plan: Plan, job_id: str) -> Verdict:
+    """A run that a person stopped before it touched anything."""
+    command = cleanup_command(plan.vm_name, "--context-id", shell_word(plan.context_id))
+    again = f"Nothing was touched. When you want it again: {command}; see this run: oma jobs show {job_id}"
+    return _verdict(_while_unproven(plan), plan, again)
+
+
+def of_undone(plan: Plan, returned: Sequence[str], stayed: Sequence[str], stopped: Sequence[str]) -> Verdict:
+    """A run that went back before the first revert.
+
+    `returned`: volumes that it put on the OMA; `stayed`: those whose detach had no effect; `stopped`: VMs that it
+    stopped, which stay so.
+    """
+    words: list[str] = []
+    if plan.awaiting or any(volume.needs_revert for volume in plan.volumes):
+        words.append(f"Don't fail over {plan.vm_name}: it is not cleaned up.")
+    if returned:
+        unexported = {volume.name for volume in plan.volumes if volume.needs_revert}.intersection(returned)
+        without = ", without an NBD export until a revert is proven" if unexported else ""
+        words.append(f"{_and(returned)} {'is' if len(returned) == 1 else 'are'} back on the OMA{without}.")
+    if stayed:
+        words.append(f"{_and(stayed)} never left {'its' if len(stayed) == 1 else 'their'} place.")
+    words += [f"The VM {vm} was stopped and stays so." for vm in stopped]
+    command = cleanup_command(plan.vm_name, "--context-id", shell_word(plan.context_id))
+    words.append(f"When what stopped it is mended, clean up again: {command}")
+    return _verdict(_while_unproven(plan), plan, *words)
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(names)
+
+
+def of_refusal(
+    refusals: Sequence[Refusal], *, needs_revert: bool, source_off: bool, awaits_copy: bool = False
+) -> Verdict:
+    """Nothing was touched: the replica is as it was, which is known only where nothing needs a revert.
+
+    `awaits_copy`: the content of a disk was given up before, whatever else is in doubt.
+    """
     in_doubt = needs_revert or any(refusal.code in WORLD_IN_DOUBT for refusal in refusals)
-    replica = Replica.UNKNOWN if in_doubt else Replica.READY
+    replica = Replica.RESYNC_REQUIRED if awaits_copy else Replica.UNKNOWN if in_doubt else Replica.READY
     return Verdict(replica, say_source_off(refusals[0].next_step, source_off=source_off))
 
 
@@ -173,6 +229,8 @@ def shell_word(text: str) -> str:
 
 
 def _verdict(replica: Replica, plan: Plan, *words: str) -> Verdict:
+    """Where a full copy is awaited, nothing but that makes the replica good again."""
+    replica = Replica.RESYNC_REQUIRED if plan.awaiting else replica
     return Verdict(replica, say_source_off(" ".join(words), source_off=plan.source_powered_off))
 
 
@@ -189,6 +247,10 @@ def _test_vm_left(plan: Plan) -> list[str]:
         emptied = f"The VM {vm.name} of the live failover was emptied and left"
         return [f"{emptied}; remove it in CloudStack if nobody needs it.", *plan.left_alone]
     return [*plan.left_alone, f"The test VM {vm.name} is {vm.state} and was left as it is; remove it in CloudStack."]
+
+
+def _given_up(names: Sequence[str]) -> str:
+    return f"The content of {' and '.join(names)} is not proven, and the next replication copies it whole."
 
 
 def _capital(sentence: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from oma.domain.holders import DeviceHolders
 
 SETTLED_VOLUME_STATES = frozenset({"Ready", "Allocated", "Uploaded"})
 MARK_KEY = "oma-cleanup"
+EPOCH_KEY = "oma-epoch"
+"""On the OMA VM: `<installation>:<number>`, which grows with each start."""
 """The tag that says which installation's job works on a volume."""
 GONE_VM_STATES = frozenset({"Destroyed", "Expunging"})
 
@@ -94,17 +97,35 @@ class VmEvent:
     """Scheduled, Started or Completed; older servers leave it out."""
 
 
+class Marked(StrEnum):
+    """What carries markers, by CloudStack's names of resource types."""
+
+    VOLUME = "Volume"
+    SNAPSHOT = "Snapshot"
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A tag `oma-cleanup` on a volume: some installation works on it, or left it."""
+    """A tag `oma-cleanup` on a volume or a snapshot: some installation works on it, or left it."""
 
     volume_id: str
+    """Of a snapshot's marker: the snapshot's id."""
     value: str
     """`<installation>/<job>`."""
+    what: Marked = Marked.VOLUME
 
     @property
     def installation(self) -> str:
         return self.value.partition("/")[0]
+
+    @property
+    def job_id(self) -> str:
+        return self.value.partition("/")[2]
+
+
+def build_mark(installation: str, job_id: str) -> str:
+    """The value of a marker."""
+    return f"{installation}/{job_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from appliance.web import correlation_id_of
+from oma.domain.controls import Pause
 from oma.domain.errors import Code, OmaError, Refused
 from oma.domain.events import EventType
 from oma.domain.jobs import CleanupRequest
@@ -25,7 +26,7 @@ from oma.gui.problem_page import show_problems_as_pages
 from oma.gui.progress import build_progress
 from oma.gui.rendering import Renderer
 from oma.gui.urls import job_url
-from oma.service import cleanup, control, queries
+from oma.service import cleanup, control, pausing, queries
 from oma.service.deps import Deps
 from oma.service.queries import VmView
 
@@ -36,7 +37,7 @@ REQUESTED_BY: Final = "page"
 RENDERER: Final = Renderer()
 """Loaded with the module: no file is read once the event loop runs."""
 JOB_EVENTS: Final = " ".join(EventType)
-ESTATE_EVENTS: Final = " ".join(kind for kind in EventType if kind.startswith(("job_", "step_")))
+ESTATE_EVENTS: Final = " ".join(kind for kind in EventType if kind.startswith(("job_", "step_", "pause")))
 
 
 def add_routes(app: web.Application, deps: Deps) -> None:
@@ -64,7 +65,15 @@ class _Pages:
     async def show_estate(self, request: web.Request) -> web.Response:
         filters = read_filters(request.query)
         estate = await build_estate(self.deps, filters)
-        return self.renderer.page("estate.html", estate=estate, filters=filters, event_types=ESTATE_EVENTS)
+        pauses = await pausing.list_pauses(self.deps)
+        return self.renderer.page(
+            "estate.html",
+            estate=estate,
+            filters=filters,
+            event_types=ESTATE_EVENTS,
+            pauses=pauses,
+            outages=self.deps.brakes.outages,
+        )
 
     async def show_confirmation(self, request: web.Request) -> web.Response:
         vm = await queries.get_vm_of_context(self.deps, request.match_info["context_id"])
@@ -100,11 +109,30 @@ class _Pages:
 
     async def _confirmation(self, vm: VmView, asked: CleanupRequest, stale: Refused | None = None) -> web.Response:
         confirmation = await build_confirmation(self.deps, vm, replace(asked, dry_run=True), stale)
-        return self.renderer.page("confirm.html", confirmation=confirmation, longest_reason=LONGEST_REASON)
+        pauses = await self._pauses_of(vm.records.context.context_id)
+        return self.renderer.page(
+            "confirm.html",
+            confirmation=confirmation,
+            longest_reason=LONGEST_REASON,
+            pauses=pauses,
+            outages=self.deps.brakes.outages,
+        )
 
     async def show_job(self, request: web.Request) -> web.Response:
         progress = await build_progress(self.deps, request.match_info["job_id"])
-        return self.renderer.page("job.html", progress=progress, event_types=JOB_EVENTS, longest_reason=LONGEST_REASON)
+        pauses = await self._pauses_of(progress.job.context_id)
+        return self.renderer.page(
+            "job.html",
+            progress=progress,
+            event_types=JOB_EVENTS,
+            longest_reason=LONGEST_REASON,
+            pauses=pauses,
+            outages=self.deps.brakes.outages,
+        )
+
+    async def _pauses_of(self, context_id: str) -> list[Pause]:
+        """Those that keep this VM's runs from going on."""
+        return [one for one in await pausing.list_pauses(self.deps) if one.what.covers(context_id)]
 
     async def resume_job(self, request: web.Request) -> web.Response:
         """A parked run goes on, with force where a person said so."""

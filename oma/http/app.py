@@ -14,7 +14,7 @@ from appliance.web import (
     problem_middleware,
     request_log_middleware,
 )
-from oma.http import cleanups, docs, health, jobs, sse, vms
+from oma.http import cleanups, control, docs, health, issues, jobs, sse, vms
 from oma.http.openapi import build_openapi
 from oma.http.problems import problem_of, refuse_cross_site, unforeseen
 from oma.http.site import SITE, Route, Site
@@ -23,6 +23,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     *cleanups.ROUTES,
     *vms.ROUTES,
     *jobs.ROUTES,
+    *issues.ROUTES,
+    *control.ROUTES,
     *sse.ROUTES,
     *health.ROUTES,
     *docs.ROUTES,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from oma.domain.jobs import CleanupRequest
-from oma.domain.spoken import WORD_FIELDS, read_words
+from oma.domain.spoken import WORD_FIELDS, read_reason, read_words
 from oma.domain.states import PHASES, Phase
 from oma.domain.words import Words
 from oma.http.query import invalid
@@ -82,6 +82,12 @@ def read_resume(body: dict[str, Any]) -> Words:
     """The body of `POST /jobs/{id}/resume`: nothing, or `force` with a `reason`. Raises `invalid_request`."""
     _check_names(body, RESUME_FIELDS)
     return read_words({**body, "resume": True})
+
+
+def read_cancel(body: dict[str, Any]) -> str | None:
+    """The body of `POST /jobs/{id}/cancel`: nothing, or a `reason`. Raises `invalid_request`."""
+    _check_names(body, ("reason",))
+    return read_reason(body["reason"]) if body.get("reason") is not None else None
 
 
 def _check_names(body: dict[str, Any], known: Iterable[str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from oma.domain.jobs import OPERATION
 from oma.domain.states import JobState
-from oma.http.body import read_json_object, read_resume
+from oma.http.body import read_cancel, read_json_object, read_resume
 from oma.http.cleanups import ACCEPTED, KEY, PREFER, answer_run, read_key
 from oma.http.described import CURSOR, LIMIT, answers_json, in_path, in_query, operation
 from oma.http.prefer import read_prefer
@@ -82,6 +83,17 @@ async def resume_job(request: web.Request) -> web.Response:
     job = await control.resume_job(site.deps, request.match_info["job_id"], words, idempotency_key=read_key(request))
     wait_s = 0.0 if site.deps.stopping.is_set() else waiting.wait_s
     return await answer_run(site, await wait_for_job(site.deps, job.id, wait_s), waiting)
+
+
+async def cancel_job(request: web.Request) -> web.Response:
+    """Answers at once; the run stops between two actions, and its own address tells how it ended."""
+    site = site_of(request)
+    check_names(request, ())
+    reason = read_cancel(await read_json_object(request))
+    job = await control.cancel_job(site.deps, request.match_info["job_id"], reason)
+    over = job.state is JobState.CANCELLED
+    status = HTTPStatus.OK if over else HTTPStatus.ACCEPTED
+    return answer_json(job_entry(job), status, Location=f"/api/v1/jobs/{job.id}")
 
 
 ROUTES: Final = (
@@ -179,6 +191,26 @@ ROUTES: Final = (
             parameters=(JOB_ID, PREFER, KEY),
             problems=(403, 404, 409, 413, 415, 422, 500, 502, 503, 504),
             body="ResumeRequest",
+        ),
+    ),
+    Route(
+        "POST",
+        "/api/v1/jobs/{job_id}/cancel",
+        cancel_job,
+        operation(
+            "cancelJob",
+            "Stop a run between two actions: it goes back before the first revert, and parks after it",
+            {
+                200: answers_json("Job", "The run is cancelled."),
+                202: {
+                    **answers_json("Job", "It stops at its next safe point; Location shows it."),
+                    "headers": {"Location": {"schema": {"type": "string"}, "description": "The job's address."}},
+                },
+            },
+            tag="jobs",
+            parameters=(JOB_ID,),
+            problems=(403, 404, 413, 415, 422, 503),
+            body="CancelRequest",
         ),
     ),
 )

@@ -24,11 +24,14 @@ CLEANUP_ROUTE: Final = "cleanup-failed"
 """Name of the main job's route; its errors carry `success`, `error` and `vm_name` besides."""
 
 RETRY_AFTER_S: Final = 5
+PAUSED_RETRY_AFTER_S: Final = 60
+"""A person paused it, and a person lifts it."""
 
 STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.CROSS_SITE: HTTPStatus.FORBIDDEN,
     Code.VM_NOT_FOUND: HTTPStatus.NOT_FOUND,
     Code.JOB_NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.ISSUE_NOT_FOUND: HTTPStatus.NOT_FOUND,
     Code.AMBIGUOUS_VM_NAME: HTTPStatus.CONFLICT,
     Code.CLEANUP_IN_PROGRESS: HTTPStatus.CONFLICT,
     Code.OPERATION_IN_PROGRESS: HTTPStatus.CONFLICT,
@@ -45,6 +48,7 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.STATE_UNKNOWN: HTTPStatus.CONFLICT,
     Code.NOTHING_TO_CLEAN: HTTPStatus.CONFLICT,
     Code.PLAN_STALE: HTTPStatus.CONFLICT,
+    Code.RESOLUTION_CONTRADICTED: HTTPStatus.CONFLICT,
     Code.INVALID_REQUEST: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.IDEMPOTENCY_KEY_REUSED: HTTPStatus.UNPROCESSABLE_ENTITY,
     Code.CLEANUP_FAILED: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -77,7 +81,8 @@ def problem_of(request: web.Request, error: Exception) -> web.Response | None:
                 status_of(error.code), error.code.value, error.title, str(error), correlation_id_of(request), **fields
             )
             if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and retry_class(error.code) is RetryClass.LATER:
-                answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+                after_s = PAUSED_RETRY_AFTER_S if error.code is Code.PAUSED else RETRY_AFTER_S
+                answer.headers["Retry-After"] = str(after_s)
             return answer
         case web.HTTPException():
             if error.status < HTTPStatus.BAD_REQUEST:

@@ -14,6 +14,7 @@ from oma.domain.issues import Issue
 from oma.domain.jobs import OPERATION, Job, LogLine, Step
 from oma.domain.records import FailoverRecord, MappingRecord, VmRecords, VolumeRecord
 from oma.service.answers import action_entry, as_rfc3339
+from oma.service.issues import Outcome
 from oma.service.queries import DependencyHealth, JobView, VmView
 
 
@@ -203,7 +204,42 @@ def issue_entry(issue: Issue) -> dict[str, Any]:
         "opened_at": as_rfc3339(issue.opened_at),
         "due_at": as_rfc3339(issue.due_at),
         "owner": issue.owner,
+        "resolved_at": as_rfc3339(issue.resolved_at),
+        "resolution": issue.resolution,
+        "notes": issue.notes,
+        "resolved_by": issue.actor,
     }
+
+
+def resolved_entry(outcome: Outcome) -> dict[str, Any]:
+    """How an issue stands after a person's word, and what becomes of its run."""
+    settled, waits_until = outcome.settled, outcome.waits_until
+    issue = settled.issue
+    if settled.resumed:
+        then = f"The run goes on by itself; follow it: oma jobs follow {issue.job_id}"
+    elif settled.open_issue_ids:
+        then = f"Settle the next open issue of the VM: oma issue get -c {settled.open_issue_ids[0]}"
+    else:
+        then = "No issue of the VM is open any more."
+    return {
+        "issue": issue_entry(issue),
+        "message": outcome.sentence,
+        "job_id": issue.job_id,
+        "job_status": settled.job_state.value if settled.job_state else None,
+        "resumed": settled.resumed,
+        "open_issue_ids": list(settled.open_issue_ids),
+        "waits": outcome.waits,
+        "waits_until": as_rfc3339(waits_until),
+        "next": f"{_waiting(outcome)}{then}",
+    }
+
+
+def _waiting(outcome: Outcome) -> str:
+    if not outcome.waits:
+        return ""
+    if outcome.waits_until is None:
+        return "Nothing attaches the volume before its revert's own job has ended and the window after it is over. "
+    return f"Nothing attaches or reverts the volume before {as_rfc3339(outcome.waits_until)}. "
 
 
 def health_entry(found: DependencyHealth) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from oma.domain.errors import Code, RetryClass
 from oma.domain.events import EventType
 from oma.domain.issues import Severity
 from oma.domain.states import ActionState, IssueState, JobState, Phase, Replica, StepStatus
+from oma.http.control_shapes import CONTROL_SCHEMAS
+from oma.http.issue_shapes import RESOLVE_FIELDS
 from oma.http.word_shapes import WORDS
 
 Schema = dict[str, Any]
@@ -101,6 +103,7 @@ JOB: Final[Schema] = {
 }
 
 SCHEMAS: Final[dict[str, Schema]] = {
+    **CONTROL_SCHEMAS,
     "CleanupRequest": closed(
         {
             "dry_run": {"type": ["boolean", "null"], "description": "Only observe, judge and plan."},
@@ -130,6 +133,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {"force": WORDS["force"], "reason": WORDS["reason"]},
         optional=("force", "reason"),
     ),
+    "CancelRequest": closed({"reason": WORDS["reason"]}, optional=("reason",)),
     "CleanupDone": closed(
         {
             "success": {"const": True},
@@ -337,6 +341,25 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "opened_at": TIME,
             "due_at": TIME,
             "owner": TEXT_OR_NULL,
+            "resolved_at": TIME_OR_NULL,
+            "resolution": TEXT_OR_NULL,
+            "notes": TEXT_OR_NULL,
+            "resolved_by": TEXT_OR_NULL,
+        }
+    ),
+    "IssueList": page_of("Issue"),
+    "ResolveRequest": closed(RESOLVE_FIELDS, optional=("insist", "reason")),
+    "IssueResolved": closed(
+        {
+            "issue": ref("Issue"),
+            "message": TEXT,
+            "job_id": TEXT_OR_NULL,
+            "job_status": or_null(choice(JobState)),
+            "resumed": FLAG,
+            "open_issue_ids": TEXTS,
+            "waits": FLAG,
+            "waits_until": TIME_OR_NULL,
+            "next": TEXT,
         }
     ),
     "Health": closed(

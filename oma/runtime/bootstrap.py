@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from aiohttp import web
 
 from appliance.settings import Settings
 from oma.adapters.volume_daemon import VolumeDaemonVolumes
+from oma.domain.circuit import Outage
 from oma.domain.evidence import GuardLimits
 from oma.domain.jobs import ClaimedJob
 from oma.gui.pages import add_routes
 from oma.http.app import build_app
 from oma.http.site import Site
-from oma.ports import Clock
+from oma.ports import Clock, Controls, Ids, Inventory, JobReader, JournalStore
 from oma.runtime.clock import RandomIds, SystemClock
 from oma.runtime.cloudstack import CloudConnection
 from oma.runtime.database import Database
+from oma.runtime.keeping import build_epoch_loop, build_keeper, build_marker_loop, build_peer_loop
 from oma.runtime.loops import Loop
 from oma.runtime.metrics import Metrics
+from oma.runtime.presence import Presence, build_owner
+from oma.runtime.targets import Targets, build_circuit_loop, build_retries, build_targets, names_of
 from oma.runtime.worker import Worker, WorkerPorts
 from oma.service.deps import Deps
+from oma.service.epochs import EpochKeeper
+from oma.service.pausing import read_pauses
+from oma.service.watching import Patience, Watcher
 from oma.workflow.bus import EventBus
+from oma.workflow.leases import LeaseTimes
 from oma.workflow.run import Figures, Tools
 from oma.workflow.runner import run_job
-from oma.workflow.sweep import SweptCloud, SweptInventory, SweptVolumes
+from oma.workflow.sweep import SweptInventory
 from volume_daemon.client import VolumeDaemonClient
 
 DATABASE_S = 2.0
 REREAD_S = 15.0
 COUNT_S = 5.0
+PAUSES_S = 1.0
+WATCH_S = 60.0
+WATCH_PATIENCE_S = 1800.0
+"""A turn of the watcher asks systems that may be slow to answer."""
 SHORTEST_CLAIM_S = 5.0
 UNAUTHORIZED = "unauthorized"
+
+
+class Stores(Protocol):
+    """The ports over one database."""
+
+    @property
+    def inventory(self) -> Inventory: ...
+
+    @property
+    def journal(self) -> JournalStore: ...
+
+    @property
+    def jobs(self) -> JobReader: ...
+
+    @property
+    def controls(self) -> Controls: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +74,9 @@ class Parts:
     database: Database
     cloud: CloudConnection
     volume_daemon: VolumeDaemonClient
+    targets: Targets
     worker: Worker
+    presence: Presence
     app: web.Application
     until_stop: tuple[Loop, ...]
     until_closed: tuple[Loop, ...]
@@ -58,7 +87,7 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
     clock, ids, bus, metrics = SystemClock(), RandomIds(), EventBus(), Metrics()
     bus.on_event(metrics.on_event)
     database = Database(settings.database, bus.publish)
-    look_again = asyncio.Event()
+    look_again, opened = asyncio.Event(), asyncio.Event()
 
     def observe_cloudstack(command: str, result: str, seconds: float) -> None:
         metrics.observe_cloudstack(command, result, seconds)
@@ -67,12 +96,55 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
 
     cloud = CloudConnection(settings.cloudstack, env, lambda: database.door, observe_cloudstack)
     volume_daemon = VolumeDaemonClient(settings.volume_daemon.url, timeout_s=settings.volume_daemon.timeout_s)
-    deps = Deps(
-        inventory=SweptInventory(database.inventory),
-        journal=database.journal,
-        jobs=database.jobs,
-        cloud=SweptCloud(cloud.cloud),
-        volumes=SweptVolumes(VolumeDaemonVolumes(volume_daemon)),
+    targets = build_targets(settings, cloud.cloud, VolumeDaemonVolumes(volume_daemon), clock)
+    deps = build_deps(settings, database, targets, clock=clock, ids=ids, bus=bus)
+    deps = replace(deps, epochs=database.epochs)
+    presence = Presence(build_owner(ids))
+    worker = build_worker(settings, deps, targets, presence.owner)
+    keeper = build_keeper(settings, env, deps, database, presence.owner, opened=opened)
+
+    def tell_outages(outages: Sequence[Outage]) -> None:
+        deps.brakes.set_outages(outages)
+        metrics.set_circuits(names_of(outages))
+
+    circuits = build_circuit_loop(targets, clock, tell_outages, deps.wake)
+    opening = Loop("database", database.look_once, clock, interval_s=DATABASE_S)
+    endpoint = build_endpoint_loop(opening, cloud, clock, look_again)
+    return Parts(
+        settings=settings,
+        deps=deps,
+        database=database,
+        cloud=cloud,
+        volume_daemon=volume_daemon,
+        targets=targets,
+        worker=worker,
+        presence=presence,
+        app=build_site(settings, deps, database, metrics),
+        until_stop=(
+            opening,
+            endpoint,
+            build_epoch_loop((opening, endpoint), deps, database, keeper),
+            build_claim_loop(settings, deps, database, worker, keeper),
+            build_peer_loop(opening, deps, database, presence, keeper, opened=opened),
+            build_count_loop(deps, database, metrics),
+            build_pause_loop(opening, deps, database, metrics),
+            build_watch_loop(settings, deps, database, metrics),
+            build_marker_loop(settings, deps, database, keeper),
+        ),
+        # Runs that end at their safe point ask whether a silent target is away, also while the daemon drains.
+        until_closed=(build_lease_loop(settings, database, worker, clock), circuits),
+    )
+
+
+def build_deps(settings: Settings, stores: Stores, targets: Targets, *, clock: Clock, ids: Ids, bus: EventBus) -> Deps:
+    """What the use cases need, over whatever database, CloudStack and Volume Daemon."""
+    return Deps(
+        inventory=SweptInventory(stores.inventory),
+        journal=stores.journal,
+        jobs=stores.jobs,
+        controls=stores.controls,
+        cloud=targets.cloud,
+        volumes=targets.volumes,
         clock=clock,
         ids=ids,
         bus=bus,
@@ -80,31 +152,18 @@ def build(settings: Settings, env: Mapping[str, str]) -> Parts:
             alive_s=settings.guards.alive_s,
             oma_identity=settings.oma.identity,
             installation=settings.oma.installation,
+            markers_required=settings.oma.markers == "required",
         ),
         observe_timeout_s=settings.guards.observe_timeout_s,
         busy_wait_s=settings.workflow.busy_wait_s,
-    )
-    worker = build_worker(settings, deps)
-    opening = Loop("database", database.look_once, clock, interval_s=DATABASE_S)
-    return Parts(
-        settings=settings,
-        deps=deps,
-        database=database,
-        cloud=cloud,
-        volume_daemon=volume_daemon,
-        worker=worker,
-        app=build_site(settings, deps, database, metrics),
-        until_stop=(
-            opening,
-            build_endpoint_loop(opening, cloud, clock, look_again),
-            build_claim_loop(settings, deps, database, worker),
-            build_count_loop(deps, database, metrics),
-        ),
-        until_closed=(build_lease_loop(settings, database, worker, clock),),
+        longest_call_s=min(settings.cloudstack.expires_s, settings.workflow.lease_s),
+        late_s=settings.cloudstack.late_s,
+        revert_window_s=settings.recovery.revert_window_s,
     )
 
 
-def build_worker(settings: Settings, deps: Deps) -> Worker:
+def build_worker(settings: Settings, deps: Deps, targets: Targets, owner: str) -> Worker:
+    times = LeaseTimes(deps.clock.monotonic)
     tools = Tools(
         inventory=deps.inventory,
         journal_store=deps.journal,
@@ -117,25 +176,36 @@ def build_worker(settings: Settings, deps: Deps) -> Worker:
         figures=Figures(
             lease_s=settings.workflow.lease_s,
             expires_s=settings.cloudstack.expires_s,
+            late_s=settings.cloudstack.late_s,
+            settle_s=settings.workflow.settle_s,
             operation_timeout_s=settings.volume_daemon.operation_timeout_s,
             observe_timeout_s=settings.guards.observe_timeout_s,
             busy_wait_s=settings.workflow.busy_wait_s,
             stopped_again_s=settings.guards.stopped_again_s,
             stop_wait_s=settings.workflow.stop_wait_s,
+            job_memory_s=settings.cloudstack.job_expire_minutes * 60 / 2,
+            revert_window_s=settings.recovery.revert_window_s,
+            revert_attempts=settings.recovery.revert_attempts,
+            job_recoveries=settings.recovery.job_recoveries,
+            retries=build_retries(settings),
         ),
         stop=deps.stopping,
+        outages=targets.breakers,
+        leases=times,
     )
 
     async def run(claimed: ClaimedJob) -> str:
-        return await run_job(claimed, tools)
+        with deps.brakes.held(claimed.job, deps.stopping) as brake:
+            return await run_job(claimed, replace(tools, stop=brake))
 
     return Worker(
         WorkerPorts(deps.journal, deps.jobs, deps.clock, deps.ids, deps.bus.publish),
         run,
-        owner=f"{socket.gethostname()}:{os.getpid()}:{deps.ids.new_id()[:8]}"[-64:],
+        owner=owner,
         max_jobs=settings.workflow.max_jobs,
         lease_s=settings.workflow.lease_s,
         wake=deps.wake,
+        times=times,
     )
 
 
@@ -164,9 +234,15 @@ def build_endpoint_loop(opening: Loop, cloud: CloudConnection, clock: Clock, loo
     return Loop("cloudstack", refresh, clock, interval_s=REREAD_S, wake=look_again)
 
 
-def build_claim_loop(settings: Settings, deps: Deps, database: Database, worker: Worker) -> Loop:
+def build_claim_loop(
+    settings: Settings, deps: Deps, database: Database, worker: Worker, keeper: EpochKeeper | None = None
+) -> Loop:
     async def claim() -> str | None:
-        return await worker.claim() if database.is_open else None
+        if not database.is_open or (keeper is not None and not keeper.is_open):
+            return None
+        if deps.brakes.outages:
+            return "No run is begun or gone on with while another system is away."
+        return await worker.claim() if keeper is None or await keeper.lets_begin() else None
 
     interval_s = min(settings.workflow.lease_s / 3, SHORTEST_CLAIM_S)
     return Loop("worker", claim, deps.clock, interval_s=interval_s, wake=deps.wake)
@@ -177,6 +253,34 @@ def build_lease_loop(settings: Settings, database: Database, worker: Worker, clo
         return await worker.renew() if database.is_open else None
 
     return Loop("leases", renew, clock, interval_s=settings.workflow.lease_s / 3)
+
+
+def build_pause_loop(opening: Loop, deps: Deps, database: Database, metrics: Metrics) -> Loop:
+    """What another daemon or this one paused reaches the runs here; what stands is known before the daemon serves."""
+
+    async def read() -> str | None:
+        await opening.first_turn.wait()
+        if not database.is_open:
+            return None
+        sentence = await read_pauses(deps)
+        metrics.paused.set(len(deps.brakes.pauses))
+        return sentence
+
+    return Loop("pauses", read, deps.clock, interval_s=PAUSES_S)
+
+
+def build_watch_loop(settings: Settings, deps: Deps, database: Database, metrics: Metrics) -> Loop:
+    patience = Patience(failover_s=settings.guards.stuck_s, job_s=settings.workflow.stuck_s)
+    watcher = Watcher(deps, database.watch, patience)
+
+    async def watch() -> str | None:
+        if not database.is_open:
+            return None
+        sentence = await watcher.run_once()
+        metrics.jobs_stuck.set(watcher.jobs_stuck)
+        return sentence
+
+    return Loop("watcher", watch, deps.clock, interval_s=WATCH_S, patience_s=WATCH_PATIENCE_S)
 
 
 def build_count_loop(deps: Deps, database: Database, metrics: Metrics) -> Loop:

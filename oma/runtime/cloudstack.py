@@ -69,6 +69,7 @@ class CloudConnection:
             expires_s=self._settings.expires_s,
             poll_min_s=self._settings.poll_min_s,
             poll_max_s=self._settings.poll_max_s,
+            throttled_s=self._settings.retry_total_s,
             observer=self._observe,
         )
         await client.__aenter__()

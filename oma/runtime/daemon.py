@@ -37,6 +37,12 @@ async def serve(settings: Settings, env: Mapping[str, str] | None = None, signal
     notifier, signals = Notifier.from_env(env), signals or StopSignals()
     # Templates are read from the disk: not in the event loop.
     parts = await asyncio.to_thread(build, settings, env)
+    try:
+        parts.presence.hold()
+    except OSError as error:
+        # Without it another daemon could take this one for dead.
+        log.error("No socket can be held that shows that this daemon lives.", reason=error.strerror)  # noqa: TRY400
+        return 1
     with signals.installed():
         background = Background(parts, notifier, watchdog_interval_s(env))
         background.start()
@@ -124,8 +130,10 @@ async def stop(parts: Parts, background: Background, runner: web.AppRunner | Non
         background.cancel()
     if runner is not None:
         await _within("the open requests", 2 * CLOSE_S, runner.cleanup())
+    await _within("the trials", CLOSE_S, parts.targets.breakers.aclose())
     await _within("the clients", CLOSE_S, parts.cloud.close(), parts.volume_daemon.aclose())
     await _within("the database", CLOSE_S, parts.database.close())
+    parts.presence.close()
     log.info("The daemon has stopped.")
 
 

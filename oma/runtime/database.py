@@ -16,11 +16,13 @@ from database.door import Door
 from database.errors import DatabaseUnavailable, SchemaOutdated
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event
-from oma.ports import Inventory, JobReader, JournalStore
+from oma.ports import Controls, Epochs, Inventory, JobReader, JournalStore, Peers, Watch
 from oma.runtime.late import Late
+from oma.store.epoch_store import SqlEpochs
 from oma.store.inventory import SqlInventory
 from oma.store.journal import SqlJournalStore
 from oma.store.reader import SqlJobReader
+from oma.store.supervision import SqlSupervision
 
 LONGEST_CHECK_S = 10.0
 
@@ -31,6 +33,8 @@ class _Opened:
     inventory: SqlInventory
     journal: SqlJournalStore
     jobs: SqlJobReader
+    supervision: SqlSupervision
+    epochs: SqlEpochs
 
 
 class Database:
@@ -49,6 +53,10 @@ class Database:
         self.inventory = cast("Inventory", Late(lambda: self._get().inventory, foreign))
         self.journal = cast("JournalStore", Late(lambda: self._get().journal, foreign))
         self.jobs = cast("JobReader", Late(lambda: self._get().jobs, foreign))
+        self.controls = cast("Controls", Late(lambda: self._get().supervision, foreign))
+        self.epochs = cast("Epochs", Late(lambda: self._get().epochs, foreign))
+        self.watch = cast("Watch", Late(lambda: self._get().supervision, foreign))
+        self.peers = cast("Peers", Late(lambda: self._get().supervision, foreign))
 
     @property
     def is_open(self) -> bool:
@@ -93,7 +101,14 @@ class Database:
             self.reason = _as_reason(error)
             return self.reason
         announce = self._announce
-        self._opened = _Opened(door, SqlInventory(door), SqlJournalStore(door, announce), SqlJobReader(door))
+        self._opened = _Opened(
+            door,
+            SqlInventory(door),
+            SqlJournalStore(door, announce),
+            SqlJobReader(door),
+            SqlSupervision(door, announce),
+            SqlEpochs(door, announce),
+        )
         self.reason = None
         return "The database is open."
 

@@ -16,6 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from oma.domain.circuit import TARGETS
 from oma.domain.events import ENDING_EVENTS, Event, EventType
 from oma.domain.issues import Issue, Severity
 from oma.domain.states import JobState
@@ -63,6 +64,12 @@ class Metrics:
         )
         self.jobs_running = Gauge("oma_jobs_running", "Jobs at work.", registry=registry)
         self.jobs_queued = Gauge("oma_jobs_queued", "Jobs that wait.", registry=registry)
+        self.jobs_stuck = Gauge("oma_jobs_stuck", "Jobs that have not ended for too long.", registry=registry)
+        self.circuit_open = Gauge(
+            "oma_circuit_open", "1 while the target is away and runs wait.", ["target"], registry=registry
+        )
+        self.set_circuits(dict.fromkeys(TARGETS.values(), False))
+        self.paused = Gauge("oma_paused", "Pauses in force: of all, an operation or a VM.", registry=registry)
         self.issues = Gauge("oma_unresolved_issues", "Open issues.", ["severity"], registry=registry)
         self.issue_age_s = Gauge("oma_issue_age_seconds_max", "Age of the oldest open issue.", registry=registry)
 
@@ -78,6 +85,10 @@ class Metrics:
         self.http_s = Histogram(
             "oma_http_request_duration_seconds", "A request.", ["route"], buckets=SHORT, registry=registry
         )
+
+    def set_circuits(self, away: Mapping[str, bool]) -> None:
+        for target, is_away in away.items():
+            self.circuit_open.labels(target).set(is_away)
 
     def render(self) -> tuple[bytes, str]:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
@@ -118,7 +129,7 @@ class Metrics:
         elif event.type in ENDING_EVENTS:
             self.cleanups.labels(_result_of(event)).inc()
             _observe(self.cleanup_s, begun.get("job"), event.at)
-        if event.type in ENDING_EVENTS or event.type is EventType.JOB_RELEASED:
+        if event.type in ENDING_EVENTS or event.type is EventType.JOB_RELEASED or not begun:
             self._begun.pop(event.job_id, None)
 
 

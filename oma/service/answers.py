@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from oma.domain.actions import Action
+from oma.domain.actions import Action, ActionKind
 from oma.domain.errors import CleanupFailed, Code
 from oma.domain.estimate import Estimate
 from oma.domain.jobs import CleanupRequest, Job, Step
@@ -35,13 +36,13 @@ def dry_run_answer(request: CleanupRequest, plan: Plan, estimate: Estimate, at: 
 
 
 def _dry_run_message(request: CleanupRequest, plan: Plan) -> str:
-    chosen = [action for action in plan.actions if action.phase in request.phases]
-    if len(chosen) == len(plan.actions):
+    chosen = [action for action in plan.changes if action.phase in request.phases]
+    if len(chosen) == len(plan.changes):
         number = f"{len(chosen)} action{'' if len(chosen) == 1 else 's'}"
         return f"Dry run for {plan.vm_name}: {number} planned, nothing was changed"
     names = [phase.value for phase in request.phases if phase is not Phase.ANALYZE] or [Phase.ANALYZE.value]
     return (
-        f"Dry run for {plan.vm_name}: {len(chosen)} of {len(plan.actions)} actions planned in {', '.join(names)}; "
+        f"Dry run for {plan.vm_name}: {len(chosen)} of {len(plan.changes)} actions planned in {', '.join(names)}; "
         f"{'' if Phase.RESET in request.phases else 'the VM would not be cleaned up; '}nothing was changed"
     )
 
@@ -61,7 +62,10 @@ def cleanup_answer(job: Job, steps: tuple[Step, ...], actions: tuple[Action, ...
         "job_id": job.id,
         "correlation_id": job.correlation_id,
         "duration_seconds": duration_s(job, at),
-        "phases": [phase_entry(step, actions) for step in steps],
+        # Markers are taken off after the end; the same key gets the same answer, however that stands.
+        "phases": [
+            phase_entry(step, [one for one in actions if one.kind is not ActionKind.CLEAR_MARKER]) for step in steps
+        ],
         **({"leaks": result["leaks"]} if result.get("leaks") else {}),
         "replica": result.get("replica", verdict["replica"]),
         "next": result.get("next", verdict["next"]),
@@ -95,7 +99,7 @@ def failure_of(job: Job, error: dict[str, Any]) -> CleanupFailed:
     )
 
 
-def phase_entry(step: Step, actions: tuple[Action, ...]) -> dict[str, Any]:
+def phase_entry(step: Step, actions: Sequence[Action]) -> dict[str, Any]:
     return {
         "name": step.phase.value,
         "status": step.status.value,

@@ -15,6 +15,7 @@ NOT_DECIDED: Final = frozenset(
         Code.VM_NOT_FOUND,
         Code.AMBIGUOUS_VM_NAME,
         Code.JOB_NOT_FOUND,
+        Code.ISSUE_NOT_FOUND,
         Code.IDEMPOTENCY_KEY_REUSED,
         Code.SHUTTING_DOWN,
         Code.DATABASE_UNAVAILABLE,
@@ -61,6 +62,6 @@ async def audit_dry_run(deps: Deps, request: CleanupRequest, plan: Plan) -> None
         context_id=plan.context_id,
         words=request.words.as_json() if request.words.spoken else {},
         reason=request.words.reason,
-        detail={"plan_digest": plan.digest, "actions": len(plan.actions)},
+        detail={"plan_digest": plan.digest, "actions": len(plan.changes)},
     )
     await deps.journal.append_audit([draft])

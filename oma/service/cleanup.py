@@ -18,7 +18,9 @@ from oma.domain.verdict import say_source_off, was_source_powered_off
 from oma.service.audit import audit_refusal
 from oma.service.control import resume_vm
 from oma.service.deps import Deps
+from oma.service.epochs import refuse_older
 from oma.service.names import get_context
+from oma.service.pausing import refuse_paused
 from oma.service.words import check_words
 from oma.service.world_issues import settle_world_issues
 from oma.workflow.guards import judge
@@ -117,6 +119,9 @@ async def submit_cleanup(
 async def _submit(deps: Deps, request: CleanupRequest, idempotency_key: str | None, patience_s: float | None) -> Job:
     if deps.stopping.is_set():
         raise OmaError(Code.SHUTTING_DOWN, "The daemon is stopping; ask again in a moment.")
+    context = await get_context(deps, request.vm_name, request.context_id)
+    await refuse_older(deps.epochs)
+    await refuse_paused(deps, context.context_id, context.vm_name)
     wait_s = deps.busy_wait_s if patience_s is None else min(patience_s, deps.busy_wait_s)
     wait_until = deps.clock.monotonic() + wait_s
     for _ in range(OBSERVE_AGAIN):
@@ -168,6 +173,9 @@ async def wait_for_job(deps: Deps, job_id: str, wait_s: float) -> Waited:
                         overdue = dict(event.data)
                         break
                     if event.type in ENDING_EVENTS:
+                        break
+                    if event.type is EventType.JOB_RELEASED and deps.brakes.pauses:
+                        # How long a pause lasts nobody knows: the caller is told where the run goes on.
                         break
         except TimeoutError:
             pass
@@ -234,5 +242,5 @@ def _queued(deps: Deps, plan: Plan, request: CleanupRequest, idempotency_key: st
         correlation_id=request.correlation_id,
         requested_by=request.requested_by,
         at=deps.clock.now(),
-        sentence=f"Clean-up of {plan.vm_name} queued: {len(plan.actions)} actions on {len(plan.volumes)} volumes.",
+        sentence=f"Clean-up of {plan.vm_name} queued: {len(plan.changes)} actions on {len(plan.volumes)} volumes.",
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from oma.domain.actions import Action
+from oma.domain.circuit import TARGETS
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event
 from oma.domain.issues import Issue
@@ -14,6 +15,7 @@ from oma.domain.jobs import Job, LogLine, Step
 from oma.domain.records import VmRecords
 from oma.ports import ContextFilter, JobFilter, Page, UpstreamError
 from oma.service.deps import Deps
+from oma.service.epochs import refuse_older
 from oma.service.names import get_context
 from oma.workflow.needs import Need, needs_cleanup
 
@@ -134,11 +136,18 @@ async def check_health(deps: Deps, timeout_s: float = 3.0) -> tuple[DependencyHe
     """Asks every dependency at once."""
     return tuple(
         await asyncio.gather(
-            _check(deps, "database", deps.jobs.check, timeout_s),
+            _check(deps, "database", lambda: _check_database(deps), timeout_s),
             _check(deps, "cloudstack", deps.cloud.check, timeout_s),
             _check(deps, "volume_daemon", deps.volumes.check, timeout_s),
         )
     )
+
+
+async def _check_database(deps: Deps) -> str:
+    """It answers, and it is not older than the world."""
+    sentence = await deps.jobs.check()
+    await refuse_older(deps.epochs)
+    return sentence
 
 
 async def _check(deps: Deps, name: str, ask: Callable[[], Awaitable[str]], timeout_s: float) -> DependencyHealth:
@@ -150,4 +159,7 @@ async def _check(deps: Deps, name: str, ask: Callable[[], Awaitable[str]], timeo
         sentence, healthy = f"No answer within {timeout_s:g} s.", False
     except (OmaError, UpstreamError) as error:
         sentence, healthy = str(error), False
+    away = [outage for outage in deps.brakes.outages if TARGETS[outage.target] == name]
+    if not healthy and away:
+        sentence = f"{away[0].sentence} Runs wait in the queue and go on by themselves."
     return DependencyHealth(name, healthy, sentence, deps.clock.monotonic() - began)

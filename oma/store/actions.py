@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import Select, and_, bindparam, insert, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_actions, oma_jobs
@@ -15,32 +15,82 @@ from oma.domain.errors import ConcurrentChange
 from oma.domain.forcing import is_passable
 from oma.domain.states import ACTION_TRANSITIONS, ActionState, JobState, Phase
 from oma.store import jobs
-from oma.store.batches import group
+from oma.store.batches import group, rows_for
+from oma.store.unreadable import UNREADABLE, told
 
+REMEMBERED_KINDS: Final = frozenset(kind.value for kind in (ActionKind.DETACH_VOLUME, ActionKind.STOP_VM))
+UNDONE_STATES: Final = frozenset(
+    state.value for state in (ActionState.EXECUTED, ActionState.ROLLED_BACK, ActionState.ROLLBACK_FAILED)
+)
 TIMED_JOBS: Final = 20
 """Runs that tell how long things take here: recent ones, and few enough to be read for every plan."""
 
 
-def list_actions(connection: Connection, job_id: str) -> list[Action]:
-    query = select(oma_actions).where(oma_actions.c.job_id == job_id).order_by(oma_actions.c.seq, oma_actions.c.id)
-    return [build_action(row) for row in connection.execute(query).mappings()]
+_LOCKED: Final = select(oma_actions).where(oma_actions.c.id == bindparam("action_id")).with_for_update()
+"""Asked by every write about an action, so it is built once."""
+_OF_JOB: Final = (
+    select(oma_actions).where(oma_actions.c.job_id == bindparam("job")).order_by(oma_actions.c.seq, oma_actions.c.id)
+)
+_CHANGE: Final = update(oma_actions).where(
+    and_(oma_actions.c.id == bindparam("action"), oma_actions.c.state == bindparam("former"))
+)
+_INSERT: Final = insert(oma_actions)
 
 
-def list_proven(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Action]]:
-    """Context → the EXECUTED actions of its partial runs since its last complete one, oldest first."""
-    wanted = sorted(set(context_ids))
-    if not wanted:
-        return {}
-    partial = jobs.select_partial(wanted).subquery("partial")
-    query = (
+def _select_proven() -> Select[Any]:
+    partial = jobs.select_partial().subquery("partial")
+    return (
         select(partial.c.context_id, oma_actions)
         .join_from(partial, oma_actions, oma_actions.c.job_id == partial.c.id)
         .where(oma_actions.c.state == ActionState.EXECUTED.value)
         .order_by(partial.c.created_at, partial.c.id, oma_actions.c.seq, oma_actions.c.id)
     )
-    rows = connection.execute(query).mappings()
-    grouped = group(((row["context_id"], build_action(row)) for row in rows), lambda pair: str(pair[0]))
+
+
+def _select_undone() -> Select[Any]:
+    gone_back, table = jobs.select_gone_back().subquery("gone_back"), oma_actions.c
+    return (
+        select(gone_back.c.context_id, oma_actions)
+        .join_from(gone_back, oma_actions, table.job_id == gone_back.c.id)
+        .where(and_(table.kind.in_(sorted(REMEMBERED_KINDS)), table.state.in_(sorted(UNDONE_STATES))))
+        .order_by(gone_back.c.created_at, gone_back.c.id, table.seq, table.id)
+    )
+
+
+_PROVEN: Final = _select_proven()
+_UNDONE: Final = _select_undone()
+
+
+def list_actions(connection: Connection, job_id: str) -> list[Action]:
+    try:
+        return [build_action(row) for row in connection.execute(_OF_JOB, {"job": job_id}).mappings()]
+    except UNREADABLE as error:
+        raise told(f"the run {job_id}", error) from error
+
+
+def list_proven(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Action]]:
+    """Context → the EXECUTED actions of its partial runs since its last complete one, oldest first.
+
+    Raises `OmaError` `internal_error` where one of them can't be read: a run must not take it for not there.
+    """
+    return _by_context(connection, _PROVEN, context_ids)
+
+
+def _by_context(connection: Connection, query: Select[Any], context_ids: Iterable[str]) -> dict[str, list[Action]]:
+    try:
+        rows = rows_for(connection, query, context_ids)
+        grouped = group(((row["context_id"], build_action(row)) for row in rows), lambda pair: str(pair[0]))
+    except UNREADABLE as error:
+        raise told("an earlier run", error) from error
     return {context_id: [action for _context, action in pairs] for context_id, pairs in grouped.items()}
+
+
+def list_undone(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Action]]:
+    """Context → what its failed and cancelled runs detached and stopped since its last complete one, oldest first.
+
+    Raises as `list_proven` does.
+    """
+    return _by_context(connection, _UNDONE, context_ids)
 
 
 def list_timed(connection: Connection) -> list[Action]:
@@ -67,20 +117,25 @@ def list_timed(connection: Connection) -> list[Action]:
         .join_from(newest, oma_actions, table.job_id == newest.c.id)
         .where(table.state == ActionState.EXECUTED.value)
     )
-    return [
-        Action(
-            id=row["id"],
-            job_id=row["job_id"],
-            phase=Phase(row["phase"]),
-            seq=row["seq"],
-            kind=ActionKind(row["kind"]),
-            target=Target.from_json(row["target"]),
-            state=ActionState.EXECUTED,
-            intent_at=row["intent_at"],
-            ended_at=row["ended_at"],
-        )
-        for row in connection.execute(query).mappings()
-    ]
+    try:
+        return [_build_timed(row) for row in connection.execute(query).mappings()]
+    except UNREADABLE:
+        # An estimate is worth less than the plan that it stands in.
+        return []
+
+
+def _build_timed(row: RowMapping) -> Action:
+    return Action(
+        id=row["id"],
+        job_id=row["job_id"],
+        phase=Phase(row["phase"]),
+        seq=row["seq"],
+        kind=ActionKind(row["kind"]),
+        target=Target.from_json(row["target"]),
+        state=ActionState.EXECUTED,
+        intent_at=row["intent_at"],
+        ended_at=row["ended_at"],
+    )
 
 
 def start_action(connection: Connection, action: Action, sentence: str, at: datetime) -> None:
@@ -146,6 +201,12 @@ def change_started(connection: Connection, job_id: str, action_id: str, at: date
     return row
 
 
+def keep_evidence(connection: Connection, job_id: str, action_id: str, evidence: dict[str, Any], at: datetime) -> None:
+    """What was learnt of an action whose state stays as it is."""
+    row = get_row(connection, job_id, action_id)
+    _change(connection, action_id, ActionState(row["state"]), at, evidence=evidence)
+
+
 def end_action(
     connection: Connection, job_id: str, action_id: str, state: ActionState, at: datetime, **values: Any
 ) -> RowMapping:
@@ -166,8 +227,7 @@ def get_row(connection: Connection, job_id: str, action_id: str) -> RowMapping:
 
 
 def _find(connection: Connection, job_id: str, action_id: str) -> RowMapping | None:
-    query = select(oma_actions).where(oma_actions.c.id == action_id).with_for_update()
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_LOCKED, {"action_id": action_id}).mappings().first()
     if row is not None and row["job_id"] != job_id:
         raise ConcurrentChange(f"action {action_id} belongs to job {row['job_id']}, not to {job_id}")
     return row
@@ -175,26 +235,20 @@ def _find(connection: Connection, job_id: str, action_id: str) -> RowMapping | N
 
 def _change(connection: Connection, action_id: str, former: ActionState, at: datetime, **values: Any) -> None:
     """The row was read under a lock that lasts to the commit, so that its state is still the one that was judged."""
-    connection.execute(
-        update(oma_actions)
-        .where(and_(oma_actions.c.id == action_id, oma_actions.c.state == former.value))
-        .values(updated_at=at, **values)
-    )
+    connection.execute(_CHANGE, {"action": action_id, "former": former.value, "updated_at": at, **values})
 
 
 def _insert(connection: Connection, action: Action, sentence: str, at: datetime) -> None:
-    connection.execute(
-        insert(oma_actions).values(
-            id=action.id,
-            job_id=action.job_id,
-            phase=action.phase.value,
-            seq=action.seq,
-            kind=action.kind.value,
-            target=action.target.as_json(),
-            updated_at=at,
-            **_values(action, sentence),
-        )
-    )
+    fixed = {
+        "id": action.id,
+        "job_id": action.job_id,
+        "phase": action.phase.value,
+        "seq": action.seq,
+        "kind": action.kind.value,
+        "target": action.target.as_json(),
+        "updated_at": at,
+    }
+    connection.execute(_INSERT, {**fixed, **_values(action, sentence)})
 
 
 def _values(action: Action, sentence: str) -> dict[str, Any]:

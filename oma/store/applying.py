@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from oma.domain import changes
 from oma.domain.events import Event
 from oma.domain.jobs import Lease
-from oma.store import joblog, record_changes, run_changes
+from oma.store import cancelling, joblog, record_changes, resyncing, run_changes
 from oma.store.events import Draft, record_events
 from oma.store.leases import lock_leased_job
 from oma.store.writing import Writing
@@ -22,18 +22,23 @@ HANDLERS: Final[dict[type, Callable[[Writing, Any], Draft]]] = {
     changes.StepEnded: run_changes.end_step,
     changes.ActionStarted: run_changes.start_action,
     changes.ActionSent: run_changes.mark_sent,
+    changes.ActionSentAgain: run_changes.send_again,
     changes.ActionOverdue: run_changes.mark_overdue,
     changes.ActionEnded: run_changes.end_action,
     changes.ActionSkipped: run_changes.skip_action,
+    changes.RevertEndSeen: run_changes.keep_revert_end,
     changes.LeakTracked: run_changes.track_leak,
     changes.PointOfNoReturnPassed: run_changes.pass_point_of_no_return,
     changes.IssueOpened: run_changes.open_issue,
     changes.Noted: run_changes.note,
     changes.TrackingCleared: record_changes.clear_tracking,
     changes.RecordsReset: record_changes.reset_records,
+    changes.ResyncDemanded: resyncing.demand_resync,
     changes.StatusRestored: record_changes.restore_status,
     changes.JobEnded: run_changes.end_job,
     changes.JobReleased: run_changes.release_job,
+    changes.UndoingBegun: cancelling.begin_undoing,
+    changes.OwnIssuesClosed: cancelling.close_own_issues,
 }
 
 

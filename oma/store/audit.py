@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import and_, insert, select
+from sqlalchemy import and_, bindparam, insert, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_audit
@@ -19,6 +19,8 @@ from oma.store.cursors import build_page, decode_cursor, encode_cursor
 from oma.store.sequences import AUDIT, take_numbers
 
 LIST_NAME = "audit"
+_LAST_HASH: Final = select(oma_audit.c.hash).where(oma_audit.c.seq == bindparam("last")).with_for_update()
+_INSERT: Final = insert(oma_audit)
 
 
 def append_audit(connection: Connection, drafts: Sequence[AuditDraft]) -> list[AuditEntry]:
@@ -30,14 +32,13 @@ def append_audit(connection: Connection, drafts: Sequence[AuditDraft]) -> list[A
         return []
     first = take_numbers(connection, AUDIT, len(drafts))
     # A locking read: a plain one may answer from a snapshot that is older than the lock.
-    query = select(oma_audit.c.hash).where(oma_audit.c.seq == first - 1).with_for_update()
-    prev_hash = BEGINNING if first == 1 else str(connection.execute(query).scalar_one())
+    prev_hash = BEGINNING if first == 1 else str(connection.execute(_LAST_HASH, {"last": first - 1}).scalar_one())
     entries: list[AuditEntry] = []
     for seq, draft in enumerate(map(_as_stored, drafts), first):
         entry = AuditEntry(seq, draft, prev_hash, chain_hash(prev_hash, seq, draft))
         prev_hash = entry.hash
         entries.append(entry)
-    connection.execute(insert(oma_audit), [_values(entry) for entry in entries])
+    connection.execute(_INSERT, [_values(entry) for entry in entries])
     return entries
 
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.engine import Connection
 
 from database.tables import cbt_history
 from oma.domain.records import ChangeIdRecord
-from oma.store.batches import rows_for
-from oma.store.doubts import Doubts
+from oma.store.batches import IDS, rows_for
+from oma.store.doubts import Doubts, also
 
 UNDATED: Final = datetime.max.replace(tzinfo=UTC)
 """A row without a time may be younger than any other."""
+
+
+@cache
+def _select(local: frozenset[str]) -> Select[Any]:
+    table = cbt_history.c
+    return select(
+        table.id,
+        table.job_id,
+        table.disk_id,
+        table.change_id,
+        table.sync_type,
+        table.created_at,
+        *also(local, table.created_at),
+    ).where(table.job_id.in_(IDS))
 
 
 def list_change_ids(
@@ -26,17 +41,7 @@ def list_change_ids(
     Asked by id, not joined: in existing installations the columns of the two tables may have different collations,
     which the server refuses to compare. `doubts` gets those of their times, by context.
     """
-    table = cbt_history.c
-    query = select(
-        table.id,
-        table.job_id,
-        table.disk_id,
-        table.change_id,
-        table.sync_type,
-        table.created_at,
-        *doubts.also(table.created_at),
-    )
-    rows = list(rows_for(connection, query, table.job_id, context_of))
+    rows = list(rows_for(connection, _select(doubts.local), context_of))
     # Collations may find ids equal that are not; only exact ones are this VM's.
     rows = [row for row in rows if row["job_id"] in context_of]
     rows.sort(key=lambda row: (row["created_at"] or UNDATED, row["id"]), reverse=True)

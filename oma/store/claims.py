@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.engine import Connection
 
 from database.tables import oma_volume_claims
-from oma.store.batches import rows_for
+from oma.store.batches import IDS, rows_for
+
+_CLAIMANTS: Final = (
+    select(oma_volume_claims.c.volume_id, oma_volume_claims.c.job_id)
+    .where(oma_volume_claims.c.volume_id.in_(IDS))
+    .with_for_update()
+)
+_CLAIMED: Final = (
+    select(oma_volume_claims.c.volume_id)
+    .where(oma_volume_claims.c.job_id == bindparam("job"))
+    .order_by(oma_volume_claims.c.volume_id)
+)
+_CLAIM: Final = insert(oma_volume_claims)
+_FREE: Final = delete(oma_volume_claims).where(oma_volume_claims.c.job_id == bindparam("job"))
 
 
 def find_claimants(connection: Connection, volume_ids: Iterable[str]) -> dict[str, str]:
     """Volume → the job that holds it now."""
-    table = oma_volume_claims.c
-    query = select(table.volume_id, table.job_id).with_for_update()
-    return {row["volume_id"]: row["job_id"] for row in rows_for(connection, query, table.volume_id, volume_ids)}
+    return {row["volume_id"]: row["job_id"] for row in rows_for(connection, _CLAIMANTS, volume_ids)}
 
 
 def claim_volumes(
@@ -28,8 +40,12 @@ def claim_volumes(
         for volume_id in volume_ids
     ]
     if rows:
-        connection.execute(insert(oma_volume_claims), rows)
+        connection.execute(_CLAIM, rows)
+
+
+def list_claimed(connection: Connection, job_id: str) -> tuple[str, ...]:
+    return tuple(connection.execute(_CLAIMED, {"job": job_id}).scalars())
 
 
 def free_volumes(connection: Connection, job_id: str) -> None:
-    connection.execute(delete(oma_volume_claims).where(oma_volume_claims.c.job_id == job_id))
+    connection.execute(_FREE, {"job": job_id})

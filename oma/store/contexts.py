@@ -5,16 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import vm_replication_contexts as contexts
 from oma.domain.errors import ConcurrentChange
 from oma.domain.records import CLEANUP_REQUIRED, VmContext
 from oma.ports import ContextFilter, Page
-from oma.store.batches import rows_for
+from oma.store.batches import IDS, rows_for
 from oma.store.cursors import build_page, decode_cursor, encode_cursor
 
 LIST_NAME = "vm-contexts"
@@ -36,24 +36,32 @@ COLUMNS = (
     contexts.c.last_operation_summary,
 )
 
+_IS: Final = contexts.c.context_id == bindparam("context")
+_FIND: Final = select(*COLUMNS).where(_IS)
+_FIND_ALL: Final = select(*COLUMNS).where(contexts.c.context_id.in_(IDS))
+_NAMED: Final = select(*COLUMNS).where(contexts.c.vm_name == bindparam("name")).order_by(contexts.c.vcenter_host)
+_LOCKED: Final = select(contexts.c.current_status, contexts.c.current_job_id).where(_IS).with_for_update()
+_SUMMARY: Final = select(contexts.c.last_operation_summary).where(_IS).with_for_update()
+_CHANGE: Final = update(contexts).where(_IS)
+
 
 def find_context(connection: Connection, context_id: str) -> VmContext | None:
     """Code point by code point, whatever the collation finds equal."""
-    rows = connection.execute(select(*COLUMNS).where(contexts.c.context_id == context_id)).mappings()
+    rows = connection.execute(_FIND, {"context": context_id}).mappings()
     return next((build_context(row) for row in rows if row["context_id"] == context_id), None)
 
 
 def list_contexts_of(connection: Connection, context_ids: Sequence[str]) -> list[VmContext]:
     """Those that exist, in no order; as exact as `find_context`."""
     wanted = frozenset(context_ids)
-    rows = rows_for(connection, select(*COLUMNS), contexts.c.context_id, sorted(wanted))
+    rows = rows_for(connection, _FIND_ALL, wanted)
     return [build_context(row) for row in rows if row["context_id"] in wanted]
 
 
 def list_contexts_named(connection: Connection, vm_name: str) -> tuple[Sequence[VmContext], Sequence[str]]:
     """Contexts of exactly this name; where there is none, the names that differ only in case, blanks or composition."""
-    query = select(*COLUMNS).where(contexts.c.vm_name == vm_name).order_by(contexts.c.vcenter_host)
-    found = [build_context(row) for row in connection.execute(query).mappings() if row["vm_name"] == vm_name]
+    rows = connection.execute(_NAMED, {"name": vm_name}).mappings()
+    found = [build_context(row) for row in rows if row["vm_name"] == vm_name]
     if found:
         return found, ()
     # No index knows what is near; the names alone are read, and only after a miss.
@@ -113,35 +121,23 @@ def lock_context(connection: Connection, context_id: str) -> tuple[str, str | No
 
 
 def find_locked(connection: Connection, context_id: str) -> tuple[str, str | None] | None:
-    query = (
-        select(contexts.c.current_status, contexts.c.current_job_id)
-        .where(contexts.c.context_id == context_id)
-        .with_for_update()
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_LOCKED, {"context": context_id}).first()
     return None if row is None else (row.current_status, row.current_job_id)
 
 
 def set_status(connection: Connection, context_id: str, status: str, at: datetime, **more: Any) -> None:
-    connection.execute(
-        update(contexts)
-        .where(contexts.c.context_id == context_id)
-        .values(current_status=status, last_status_change=at, updated_at=at, **more)
-    )
+    values = {"current_status": status, "last_status_change": at, "updated_at": at, **more}
+    connection.execute(_CHANGE, {"context": context_id, **values})
 
 
 def set_summary(connection: Connection, context_id: str, summary: dict[str, Any], at: datetime) -> None:
     """What the last run came to. When a clean-up was last complete stays in it: the guards judge by that."""
-    query = select(contexts.c.last_operation_summary).where(contexts.c.context_id == context_id).with_for_update()
-    former = connection.execute(query).scalar_one_or_none()
+    former = connection.execute(_SUMMARY, {"context": context_id}).scalar_one_or_none()
     kept: dict[str, Any] = {}
     if isinstance(former, dict) and former.get("operation") == summary.get("operation"):
         kept = {key: former[key] for key in ("completed_at",) if key in former}
-    connection.execute(
-        update(contexts)
-        .where(contexts.c.context_id == context_id)
-        .values(last_operation_summary={**kept, **summary}, updated_at=at)
-    )
+    values = {"last_operation_summary": {**kept, **summary}, "updated_at": at}
+    connection.execute(_CHANGE, {"context": context_id, **values})
 
 
 def build_context(row: RowMapping) -> VmContext:

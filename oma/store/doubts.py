@@ -9,12 +9,20 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement
 from sqlalchemy.engine import Connection, RowMapping
 
-from database.times import Meanings, read_clock, read_meanings
+from database.times import Meanings, find_local_places, read_clock, read_meanings
 from oma.domain.records import NEVER, DoubtfulTime
 
 FUTURE: Final = timedelta(seconds=5)
 """How far ahead of the database's clock a time may lie: the clocks of other writers are not exactly its own."""
 SUFFIX: Final = "_meanings"
+
+
+def also(local: frozenset[str], *columns: ColumnElement[Any]) -> Iterator[ColumnElement[Meanings]]:
+    """What has to be selected beside these columns; nothing where they hold UTC. `local`: see `Doubts`."""
+    for column in columns:
+        meanings = read_meanings(local, column)
+        if meanings is not None:
+            yield meanings.label(f"{_name(column)}{SUFFIX}")
 
 
 class Doubts:
@@ -24,27 +32,16 @@ class Doubts:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
         self._found: dict[str, list[DoubtfulTime]] = {}
-        self._selected: set[str] = set()
-        """Labels that `also` gave out: a row that lacks one would be asked for it in vain, slowly."""
+        self.local = find_local_places(connection.dialect)
+        """Which columns (`table.column`) of this database hold local time: they decide what a query looks like."""
         self.now = read_clock(connection)
         """The database's own clock."""
-
-    def also(self, *columns: ColumnElement[Any]) -> Iterator[ColumnElement[Meanings]]:
-        """What has to be selected beside these columns; nothing where they hold UTC."""
-        for column in columns:
-            meanings = read_meanings(self._connection, column)
-            if meanings is not None:
-                label = f"{_name(column)}{SUFFIX}"
-                self._selected.add(label)
-                yield meanings.label(label)
 
     def note(self, owner: str | None, table: str, row: RowMapping, row_id: object, *names: str) -> None:
         """Looks at the row's times of these names."""
         for name in names:
-            label = f"{name}{SUFFIX}"
-            meanings = row.get(label) if label in self._selected else None
+            meanings = row[f"{name}{SUFFIX}"] if f"{table}.{name}" in self.local else None
             found = self._judge(table, str(row_id), name, row[name], meanings)
             if found is not None:
                 self._found.setdefault(owner or "", []).append(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Connection
@@ -14,6 +14,8 @@ from database.tables import oma_events
 from oma.domain.events import Event, EventType
 from oma.domain.states import LogLevel, Phase
 from oma.store.sequences import EVENTS, take_numbers
+
+_INSERT: Final = insert(oma_events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,13 @@ def record_events(
     connection: Connection, job_id: str | None, context_id: str | None, drafts: Sequence[Draft], at: datetime
 ) -> list[Event]:
     """Numbers the drafts in order and inserts them."""
+    return record_events_of(connection, [(job_id, context_id, draft) for draft in drafts], at)
+
+
+def record_events_of(
+    connection: Connection, drafts: Sequence[tuple[str | None, str | None, Draft]], at: datetime
+) -> list[Event]:
+    """The same for several jobs: each draft with its job and context."""
     if not drafts:
         return []
     first = take_numbers(connection, EVENTS, len(drafts))
@@ -44,10 +53,10 @@ def record_events(
             sentence=draft.sentence,
             data=draft.data,
         )
-        for place, draft in enumerate(drafts)
+        for place, (job_id, context_id, draft) in enumerate(drafts)
     ]
     connection.execute(
-        insert(oma_events),
+        _INSERT,
         [
             {
                 "seq": event.seq,

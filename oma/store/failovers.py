@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, not_, or_, select, update
 from sqlalchemy.engine import Connection
 
 from database.tables import failover_jobs
 from oma.domain.errors import ConcurrentChange
 from oma.domain.records import FailoverRecord
-from oma.store.doubts import Doubts
+from oma.store.batches import IDS
+from oma.store.doubts import Doubts, also
 
 NEWEST_KEPT = 50
 """Ended failovers read per VM, newest first; open ones are all read. Older ones decide nothing."""
@@ -26,21 +29,21 @@ def _is_open() -> ColumnElement[bool]:
 
 TIMES = ("created_at", "started_at", "updated_at", "completed_at")
 
+_OPEN: Final = (
+    select(failover_jobs.c.id, failover_jobs.c.error_message)
+    .where(and_(failover_jobs.c.vm_context_id == bindparam("context"), _is_open()))
+    .with_for_update()
+)
+_CHANGE: Final = update(failover_jobs).where(failover_jobs.c.id == bindparam("the_id"))
 
-def list_failovers(connection: Connection, context_ids: Iterable[str], doubts: Doubts) -> list[FailoverRecord]:
-    """Newest first; `doubts` gets those of their times, by context.
 
-    The order is that of their ids: a `created_at` in an hour that clocks repeat, or from a clock that was once ahead,
-    would put an older failover in front, some of them for ever.
-    """
+@cache
+def _select(local: frozenset[str]) -> Select[Any]:
     table = failover_jobs.c
     newest = table.id.desc()
     place = func.row_number().over(partition_by=table.vm_context_id, order_by=newest).label("place")
-    wanted = sorted(set(context_ids))
-    if not wanted:
-        return []
-    ranked = select(table.id, place).where(table.vm_context_id.in_(wanted)).subquery("ranked")
-    query = (
+    ranked = select(table.id, place).where(table.vm_context_id.in_(IDS)).subquery("ranked")
+    return (
         select(
             table.id,
             table.vm_context_id,
@@ -55,13 +58,24 @@ def list_failovers(connection: Connection, context_ids: Iterable[str], doubts: D
             table.started_at,
             table.updated_at,
             table.completed_at,
-            *doubts.also(*(table[name] for name in TIMES)),
+            *also(local, *(table[name] for name in TIMES)),
         )
         .join_from(failover_jobs, ranked, table.id == ranked.c.id)
         .where(or_(ranked.c.place <= NEWEST_KEPT, _is_open()))
         .order_by(newest)
     )
-    rows = connection.execute(query).mappings().all()
+
+
+def list_failovers(connection: Connection, context_ids: Iterable[str], doubts: Doubts) -> list[FailoverRecord]:
+    """Newest first; `doubts` gets those of their times, by context.
+
+    The order is that of their ids: a `created_at` in an hour that clocks repeat, or from a clock that was once ahead,
+    would put an older failover in front, some of them for ever.
+    """
+    wanted = sorted(set(context_ids))
+    if not wanted:
+        return []
+    rows = connection.execute(_select(doubts.local), {"ids": wanted}).mappings().all()
     for row in rows:
         doubts.note(row["vm_context_id"], "failover_jobs", row, row["job_id"], *TIMES)
     return [
@@ -92,28 +106,15 @@ def fail_open_failovers(
     Raises `ConcurrentChange` where the VM's open failovers are no longer exactly these: somebody else began or ended
     one meanwhile.
     """
-    table = failover_jobs.c
-    query = (
-        select(table.id, table.error_message)
-        .where(and_(table.vm_context_id == context_id, _is_open()))
-        .with_for_update()
-    )
-    found = {row.id: row.error_message for row in connection.execute(query)}
+    found = {row.id: row.error_message for row in connection.execute(_OPEN, {"context": context_id})}
     if found.keys() != set(failover_ids):
         raise ConcurrentChange(
             f"the open failovers of {context_id} are {sorted(found)}, no longer {sorted(failover_ids)}"
         )
     for failover_id, message in found.items():
-        connection.execute(
-            update(failover_jobs)
-            .where(table.id == failover_id)
-            .values(
-                status="failed",
-                error_message=f"{message}; {reason}" if message else reason,
-                completed_at=at,
-                updated_at=at,
-            )
-        )
+        said = f"{message}; {reason}" if message else reason
+        values = {"status": "failed", "error_message": said, "completed_at": at, "updated_at": at}
+        connection.execute(_CHANGE, {"the_id": failover_id, **values})
 
 
 def forget_snapshots(connection: Connection, context_id: str, snapshot_ids: Sequence[str], at: datetime) -> None:

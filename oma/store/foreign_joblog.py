@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import Select, and_, func, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import job_steps, job_tracking, log_events, oma_jobs
 from oma.domain.records import FailoverRecord, JobLogRecord
-from oma.store.batches import group, rows_for
-from oma.store.doubts import Doubts
+from oma.store.batches import IDS, group, rows_for
+from oma.store.doubts import Doubts, also
 
 HARMLESS_CATEGORIES = ("discovery",)
 """Jobs that only read: they touch no volume."""
@@ -27,6 +29,24 @@ COLUMNS = (
     job_tracking.c.job_category,
     job_tracking.c.started_at,
 )
+_NAMED: Final = select(*COLUMNS).where(job_tracking.c.id.in_(IDS))
+_RUNNING: Final = select(*COLUMNS).where(job_tracking.c.status == "running", job_tracking.c.context_id.in_(IDS))
+_OURS: Final = select(oma_jobs.c.id).where(oma_jobs.c.id.in_(IDS))
+
+
+@cache
+def _select_steps(local: frozenset[str]) -> Select[Any]:
+    table = job_steps.c
+    columns = (table.job_id, table.name, table.seq, table.status, table.started_at, table.completed_at)
+    times = also(local, *(table[name] for name in STEP_TIMES))
+    return select(*columns, *times).where(table.job_id.in_(IDS)).order_by(table.job_id, table.seq)
+
+
+@cache
+def _select_last_lines(local: frozenset[str]) -> Select[Any]:
+    table = log_events.c
+    last = func.max(table.ts).label("ts")
+    return select(table.job_id, last, *also(local, last)).where(table.job_id.in_(IDS)).group_by(table.job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +65,12 @@ def read_foreign_joblog(
     A closed failover whose row still runs is among both: nobody else judges it. `doubts` gets their times, by context.
     """
     contexts = {failover.job_id: failover.context_id or "" for failover in failovers}
-    query = select(*COLUMNS)
-    named = list(rows_for(connection, query, job_tracking.c.id, contexts))
-    running_query = query.where(job_tracking.c.status == "running")
-    running = list(rows_for(connection, running_query, job_tracking.c.context_id, context_ids))
+    named = list(rows_for(connection, _NAMED, contexts))
+    running = list(rows_for(connection, _RUNNING, context_ids))
     judged = {failover.job_id for failover in failovers if failover.is_open}
     others = [row for row in running if row["id"] not in judged and row["job_category"] not in HARMLESS_CATEGORIES]
     # Asked apart: an existing installation may keep its ids in another collation, with which ours can't be joined.
-    own = rows_for(connection, select(oma_jobs.c.id), oma_jobs.c.id, (row["id"] for row in others))
+    own = rows_for(connection, _OURS, (row["id"] for row in others))
     ours = {row["id"] for row in own}
     others = [row for row in others if row["id"] not in ours]
     contexts |= {row["id"]: row["context_id"] for row in others}
@@ -106,17 +124,7 @@ def _build(
 def _steps(
     connection: Connection, job_ids: Iterable[str], owners: dict[str, str], doubts: Doubts
 ) -> Iterator[RowMapping]:
-    table = job_steps.c
-    query = select(
-        table.job_id,
-        table.name,
-        table.seq,
-        table.status,
-        table.started_at,
-        table.completed_at,
-        *doubts.also(*(table[name] for name in STEP_TIMES)),
-    ).order_by(table.job_id, table.seq)
-    for row in rows_for(connection, query, table.job_id, job_ids):
+    for row in rows_for(connection, _select_steps(doubts.local), job_ids):
         doubts.note(owners[row["job_id"]], "job_steps", row, f"{row['name']} of {row['job_id']}", *STEP_TIMES)
         yield row
 
@@ -125,10 +133,8 @@ def _last_lines(
     connection: Connection, job_ids: Iterable[str], owners: dict[str, str], doubts: Doubts
 ) -> dict[str, datetime]:
     """When each job wrote its last line."""
-    last = func.max(log_events.c.ts).label("ts")
-    query = select(log_events.c.job_id, last, *doubts.also(last)).group_by(log_events.c.job_id)
     found: dict[str, datetime] = {}
-    for row in rows_for(connection, query, log_events.c.job_id, job_ids):
+    for row in rows_for(connection, _select_last_lines(doubts.local), job_ids):
         doubts.note(owners[row["job_id"]], "log_events", row, f"the last line of {row['job_id']}", "ts")
         if row["ts"] is not None:
             found[row["job_id"]] = row["ts"]

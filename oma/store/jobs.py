@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_jobs
 from oma.domain.jobs import CleanupRequest, Job
 from oma.domain.plan import Plan
 from oma.domain.states import ACTIVE_JOB_STATES, JobState, Phase
+from oma.domain.undoing import CancelAsked, Undoing
 from oma.ports import JobFilter, Page
-from oma.store.batches import rows_for
+from oma.store.batches import IDS, group, rows_for
 from oma.store.cursors import build_page, decode_cursor, decode_time, encode_cursor
+from oma.store.unreadable import UNREADABLE, build_readable, told
 
 LIST_NAME = "jobs"
 RESUMED_BY = "resumed_by_key"
+CANCEL = "cancel"
+"""In a job's request: who wants it stopped."""
+UNDOING = "undoing"
+"""In a job's request: it is on its way back, and why."""
 """In a job's stored request: the key of the call that resumed it last, so that the same call resumes it once."""
 RESUMED_WITH = "resumed_with"
 """Beside it: the words of that call."""
 BAD_ENDS = (JobState.FAILED.value, JobState.PARKED.value)
 ENDS = (*BAD_ENDS, JobState.COMPLETED.value, JobState.CANCELLED.value)
 
+_FIND: Final = select(oma_jobs).where(oma_jobs.c.id == bindparam("job"))
+_ACTIVE: Final = select(oma_jobs.c.active_context_id, oma_jobs.c.id, oma_jobs.c.lease_owner, oma_jobs.c.state).where(
+    oma_jobs.c.active_context_id.in_(IDS)
+)
+_ENDED: Final = select(oma_jobs.c.context_id, oma_jobs.c.id).where(
+    oma_jobs.c.context_id.in_(IDS), oma_jobs.c.state.in_(sorted(set(ENDS) - {JobState.PARKED.value}))
+)
+
+
+def _select_last_ends() -> Select[tuple[str, str]]:
+    table = oma_jobs.c
+    newest = (table.ended_at.desc(), table.created_at.desc(), table.id.desc())
+    place = func.row_number().over(partition_by=table.context_id, order_by=newest)
+    ranked = (
+        select(table.context_id, table.state, place.label("place"))
+        .where(table.context_id.in_(IDS), table.state.in_(ENDS))
+        .subquery("ranked")
+    )
+    return select(ranked.c.context_id, ranked.c.state).where(ranked.c.place == 1)
+
+
+_LAST_ENDS: Final = _select_last_ends()
+
 
 def find_job(connection: Connection, job_id: str) -> Job | None:
-    row = connection.execute(select(oma_jobs).where(oma_jobs.c.id == job_id)).mappings().first()
-    return None if row is None else build_job(row)
+    try:
+        row = connection.execute(_FIND, {"job": job_id}).mappings().first()
+        return None if row is None else build_job(row)
+    except UNREADABLE as error:
+        raise told(f"the run {job_id}", error) from error
 
 
 def find_job_by_key(
@@ -70,56 +102,54 @@ def list_jobs(connection: Connection, where: JobFilter, limit: int, cursor: str 
         text, job_id = decode_cursor(LIST_NAME, cursor, (str, str))
         at = decode_time(text)
         query = query.where(or_(table.created_at < at, and_(table.created_at == at, table.id < job_id)))
-    rows = [build_job(row) for row in connection.execute(query).mappings()]
+    rows = build_readable(connection, query, oma_jobs, build_job)
     return build_page(rows, limit, lambda job: encode_cursor(LIST_NAME, job.created_at.isoformat(), job.id))
 
 
 def find_active(connection: Connection, context_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Context → the id of its active job, and who holds it: the lease's owner, else the state it waits in."""
-    table = oma_jobs.c
-    query = select(table.active_context_id, table.id, table.lease_owner, table.state)
     return {
         row["active_context_id"]: (row["id"], row["lease_owner"] or row["state"])
-        for row in rows_for(connection, query, table.active_context_id, context_ids)
+        for row in rows_for(connection, _ACTIVE, context_ids)
     }
 
 
 def list_failed_last(connection: Connection, context_ids: Iterable[str]) -> frozenset[str]:
     """The contexts whose newest ended or parked run failed or parked."""
-    table = oma_jobs.c
-    wanted = sorted(set(context_ids))
-    place = func.row_number().over(
-        partition_by=table.context_id, order_by=(table.ended_at.desc(), table.created_at.desc(), table.id.desc())
-    )
-    ranked = (
-        select(table.context_id, table.state, place.label("place"))
-        .where(table.context_id.in_(wanted), table.state.in_(ENDS))
-        .subquery("ranked")
-    )
-    query = select(ranked.c.context_id, ranked.c.state).where(ranked.c.place == 1)
-    return frozenset(row.context_id for row in connection.execute(query) if row.state in BAD_ENDS)
+    rows = rows_for(connection, _LAST_ENDS, context_ids)
+    return frozenset(row["context_id"] for row in rows if row["state"] in BAD_ENDS)
 
 
-def select_partial(context_ids: Sequence[str]) -> Select[tuple[str, str, datetime]]:
-    """Id, context and time of the partial runs of these VMs since the last complete one of each."""
+def list_ended(connection: Connection, context_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Context → its runs that have ended, the parked ones not among them."""
+    found = group(rows_for(connection, _ENDED, context_ids), lambda row: str(row["context_id"]))
+    return {context_id: frozenset(str(row["id"]) for row in rows) for context_id, rows in found.items()}
+
+
+def select_partial() -> Select[tuple[str, str, datetime]]:
+    """Id, context and time of the partial runs of the VMs `IDS` since the last complete one of each."""
     table = oma_jobs.c
-    ended_well = and_(table.context_id.in_(context_ids), table.state == JobState.COMPLETED.value)
+    return _since_complete(and_(table.state == JobState.COMPLETED.value, table.partial.is_(True)))
+
+
+def select_gone_back() -> Select[tuple[str, str, datetime]]:
+    """The same of the runs that failed or were cancelled."""
+    return _since_complete(oma_jobs.c.state.in_([JobState.FAILED.value, JobState.CANCELLED.value]))
+
+
+def _since_complete(which: ColumnElement[bool]) -> Select[tuple[str, str, datetime]]:
+    table = oma_jobs.c
+    of_them = table.context_id.in_(IDS)
     complete = (
         select(table.context_id, func.max(table.created_at).label("last"))
-        .where(and_(ended_well, table.partial.is_(False)))
+        .where(and_(of_them, table.state == JobState.COMPLETED.value, table.partial.is_(False)))
         .group_by(table.context_id)
         .subquery("complete")
     )
     return (
         select(table.id, table.context_id, table.created_at)
         .outerjoin(complete, complete.c.context_id == table.context_id)
-        .where(
-            and_(
-                ended_well,
-                table.partial.is_(True),
-                or_(complete.c.last.is_(None), table.created_at > complete.c.last),
-            )
-        )
+        .where(and_(of_them, which, or_(complete.c.last.is_(None), table.created_at > complete.c.last)))
     )
 
 
@@ -152,4 +182,6 @@ def build_job(row: RowMapping) -> Job:
         error=row["error"],
         lease_owner=row["lease_owner"],
         lease_fence=row["lease_fence"],
+        cancel=CancelAsked.from_json(request[CANCEL]) if request.get(CANCEL) else None,
+        undoing=Undoing.from_json(request[UNDOING]) if request.get(UNDOING) else None,
     )

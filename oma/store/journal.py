@@ -8,15 +8,21 @@ from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
+from oma.domain.actions import Action
 from oma.domain.audit import AuditDraft, AuditEntry
-from oma.domain.changes import Change, JobQueued, JobResumed
+from oma.domain.changes import ActionEnded, Change, JobCancelled, JobQueued, JobResumed
 from oma.domain.events import Event
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, Job, Lease
-from oma.store import audit, leases, world_issues
+from oma.domain.resolving import IssueResolved, Settled
+from oma.domain.undoing import CancelAsked
+from oma.store import audit, leases, unmarking, world_issues
 from oma.store.applying import apply_changes
+from oma.store.cancelling import cancel_job, find_cancel
+from oma.store.claiming import Claims
 from oma.store.events import stand
 from oma.store.queueing import queue_job
+from oma.store.resolving import resolve_issue
 from oma.store.resuming import resume_job
 from oma.store.transactions import DatabaseDoor, Transactions
 
@@ -33,6 +39,7 @@ class SqlJournalStore:
     def __init__(self, door: DatabaseDoor, announce: Callable[[Sequence[Event]], None] | None = None) -> None:
         self._transactions = Transactions(door)
         self._announce = announce
+        self._claims = Claims(self._claim_jobs)
 
     async def queue_job(self, queued: JobQueued) -> Job:
         job, events = await self._write(lambda connection: queue_job(connection, queued))
@@ -44,6 +51,19 @@ class SqlJournalStore:
         self._tell(events)
         return job
 
+    async def cancel_job(self, cancelled: JobCancelled) -> Job:
+        job, events = await self._write(lambda connection: cancel_job(connection, cancelled))
+        self._tell(events)
+        return job
+
+    async def find_cancel(self, job_id: str) -> CancelAsked | None:
+        return await self._transactions.read(lambda connection: find_cancel(connection, job_id))
+
+    async def resolve_issue(self, resolved: IssueResolved) -> Settled:
+        settled, events = await self._write(lambda connection: resolve_issue(connection, resolved))
+        self._tell(events)
+        return settled
+
     async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
         last: list[AuditEntry] = []
 
@@ -53,7 +73,10 @@ class SqlJournalStore:
         await self._transactions.write(write, confirm=lambda connection: audit.stands(connection, last))
 
     async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
-        claimed, events = await self._write(lambda connection: leases.claim_job(connection, owner, lease_s))
+        return await self._claims.claim(owner, lease_s)
+
+    async def _claim_jobs(self, owner: str, lease_s: float, most: int) -> Sequence[ClaimedJob]:
+        claimed, events = await self._write(lambda connection: leases.claim_jobs(connection, owner, lease_s, most))
         self._tell(events)
         return claimed
 
@@ -67,6 +90,15 @@ class SqlJournalStore:
     async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
         _nothing, events = await self._write(lambda connection: (None, apply_changes(connection, lease, changes, at)))
         return events
+
+    async def list_unmarkings(self, before: datetime) -> Sequence[Action]:
+        return await self._transactions.read(lambda connection: unmarking.list_unmarkings(connection, before))
+
+    async def end_unmarking(self, job_id: str, ended: ActionEnded, remote_id: str | None, at: datetime) -> None:
+        _nothing, events = await self._write(
+            lambda connection: (None, unmarking.end_unmarking(connection, job_id, ended, remote_id, at))
+        )
+        self._tell(events)
 
     async def open_world_issues(self, found: Sequence[Issue], at: datetime) -> Sequence[str]:
         ids, events = await self._write(lambda connection: world_issues.open_world_issues(connection, found, at))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import Select, insert, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_leaks
+from oma.domain.events import EventType
 from oma.domain.leaks import Leak, LeakKind, LeakState
+from oma.domain.states import LogLevel
 from oma.store import jobs
-from oma.store.batches import group
+from oma.store.batches import group, rows_for
+from oma.store.events import Draft
 
 
 def track_leak(connection: Connection, leak: Leak, at: datetime) -> None:
@@ -32,6 +36,11 @@ def track_leak(connection: Connection, leak: Leak, at: datetime) -> None:
     )
 
 
+def build_draft(leak: Leak, sentence: str) -> Draft:
+    data = {"leak_id": leak.id, "kind": leak.kind.value, "target": leak.target, "reason": leak.reason}
+    return Draft(EventType.LEAK_TRACKED, sentence, data, level=LogLevel.WARN)
+
+
 def list_leaks(connection: Connection, *, context_id: str | None = None, job_id: str | None = None) -> list[Leak]:
     """Open ones, oldest first."""
     table = oma_leaks.c
@@ -43,19 +52,23 @@ def list_leaks(connection: Connection, *, context_id: str | None = None, job_id:
     return [build_leak(row) for row in connection.execute(query).mappings()]
 
 
-def list_of_partial_runs(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Leak]]:
-    """Context → the open leaks of its partial runs since its last complete one, oldest first."""
-    wanted = sorted(set(context_ids))
-    if not wanted:
-        return {}
-    table, partial = oma_leaks.c, jobs.select_partial(wanted).subquery("partial")
-    query = (
+def _select_of_partial_runs() -> Select[Any]:
+    table, partial = oma_leaks.c, jobs.select_partial().subquery("partial")
+    return (
         select(oma_leaks)
         .join_from(partial, oma_leaks, table.job_id == partial.c.id)
-        .where(table.state == LeakState.OPEN.value)
+        # A marker goes with the next run.
+        .where(table.state == LeakState.OPEN.value, table.kind != LeakKind.MARKER_KEPT.value)
         .order_by(table.since, table.id)
     )
-    found = [build_leak(row) for row in connection.execute(query).mappings()]
+
+
+_OF_PARTIAL_RUNS: Final = _select_of_partial_runs()
+
+
+def list_of_partial_runs(connection: Connection, context_ids: Iterable[str]) -> dict[str, list[Leak]]:
+    """Context → the open leaks of its partial runs since its last complete one, oldest first."""
+    found = [build_leak(row) for row in rows_for(connection, _OF_PARTIAL_RUNS, context_ids)]
     return group(found, lambda leak: leak.context_id)
 
 

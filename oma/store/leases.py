@@ -2,58 +2,143 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_actions, oma_jobs
 from database.times import read_clock
+from oma.domain.actions import Action
 from oma.domain.errors import LeaseLost
 from oma.domain.events import Event, EventType
-from oma.domain.jobs import ClaimedJob, Lease
+from oma.domain.jobs import ClaimedJob, Job, Lease, Step
 from oma.domain.states import JobState
-from oma.store import joblog
+from oma.store import controls, epochs, joblog, recoveries, unreadable
 from oma.store.actions import build_action
-from oma.store.events import Draft, record_events
+from oma.store.batches import IDS, group, rows_for
+from oma.store.events import Draft, record_events_of
 from oma.store.jobs import build_job
 from oma.store.sequences import FENCE, take_numbers
 
 CANDIDATES = 50
-"""Jobs looked at before a claim gives up: the first ones may have been taken by another daemon meanwhile."""
+"""Jobs read at once: the first ones may have been taken by another daemon meanwhile, or have to wait."""
 
 
-def claim_job(connection: Connection, owner: str, lease_s: float) -> tuple[ClaimedJob | None, list[Event]]:
-    """The oldest job that is queued, or whose lease ran out; None where there is none.
-
-    The candidates are read without a lock, then each is locked by its key and judged again, so that a claim waits for
-    one row only and two daemons never get the same job.
-    """
-    now = read_clock(connection)
+def _claimable() -> ColumnElement[bool]:
+    """Nobody works on it at the time `now`, and no person has paused it."""
     table = oma_jobs.c
-    query = select(table.id).where(_claimable(now)).order_by(table.created_at, table.id).limit(CANDIDATES)
-    for job_id in connection.execute(query).scalars().all():
-        locked = select(oma_jobs).where(and_(table.id == job_id, _claimable(now))).with_for_update()
-        row = connection.execute(locked).mappings().first()
-        if row is not None:
-            return _take(connection, row, owner, lease_s)
-    return None, []
+    free = or_(
+        table.state == JobState.QUEUED.value,
+        and_(table.state == JobState.RUNNING.value, table.lease_until < bindparam("now")),
+    )
+    return and_(free, controls.is_not_paused(), epochs.is_not_older())
+
+
+_OLDEST: Final = (
+    select(oma_jobs.c.id)
+    .where(_claimable())
+    .order_by(oma_jobs.c.created_at, oma_jobs.c.id)
+    .limit(CANDIDATES)
+    .offset(bindparam("skipped"))
+)
+_STILL_CLAIMABLE: Final = (
+    select(oma_jobs)
+    .where(and_(oma_jobs.c.id.in_(IDS), _claimable()))
+    .with_hint(oma_jobs, "FORCE INDEX (PRIMARY)", "mysql")
+    .with_for_update()
+)
+"""Asked for a page of jobs at a time: after a restart there are a thousand of them."""
+
+
+_PLAIN: Final = (oma_jobs.c.context_id, oma_jobs.c.vm_name, oma_jobs.c.requested_by)
+_LEASED: Final = (oma_jobs.c.state, oma_jobs.c.lease_owner, oma_jobs.c.lease_fence)
+_LOCKED: Final = select(*_LEASED, *_PLAIN).where(oma_jobs.c.id == bindparam("job_id")).with_for_update()
+"""Asked by every write of a run, so it is built once; no column of it is one that can't be read."""
+_ACTIONS: Final = (
+    select(oma_actions)
+    .where(oma_actions.c.job_id.in_(IDS))
+    .order_by(oma_actions.c.job_id, oma_actions.c.seq, oma_actions.c.id)
+    .with_for_update()
+)
+_CHANGE: Final = update(oma_jobs).where(oma_jobs.c.id == bindparam("job"))
+_HELD: Final = and_(oma_jobs.c.lease_owner == bindparam("owner"), oma_jobs.c.state == JobState.RUNNING.value)
+_RENEW: Final = update(oma_jobs).where(_HELD)
+_RENEWED: Final = select(oma_jobs.c.id).where(_HELD).order_by(oma_jobs.c.created_at, oma_jobs.c.id).with_for_update()
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimant:
+    owner: str
+    lease_s: float
+    now: datetime
+    """By the database's clock, when the claim began: whoever has to wait for locks gets so much less."""
+
+
+_Begun = tuple[ClaimedJob, Draft]
+"""A claimed job, and what is told of it."""
+
+
+def claim_jobs(connection: Connection, owner: str, lease_s: float, most: int) -> tuple[list[ClaimedJob], list[Event]]:
+    """The oldest jobs that are queued, or whose lease ran out; fewer than `most` where there are no more.
+
+    The candidates are read without a lock, then they are locked by their keys and judged again, so that a claim waits
+    for no other row and two daemons never get the same job.
+    """
+    by = _Claimant(owner, lease_s, read_clock(connection))
+    claimed: list[_Begun] = []
+    events: list[Event] = []
+    passed_over, left = 0, True
+    while left and len(claimed) < most:
+        # A page at a time: none of those that wait for their turn keeps a younger one from being found.
+        found = connection.execute(_OLDEST, {"now": by.now, "skipped": passed_over}).scalars().all()
+        left = len(found) == CANDIDATES
+        while found and len(claimed) < most:
+            wanted, found = found[: most - len(claimed)], found[most - len(claimed) :]
+            taken, told, waiting = _claim_these(connection, wanted, by)
+            claimed += taken
+            events += told
+            passed_over += waiting
+    begun = [(one.job, draft) for one, draft in claimed]
+    events += record_events_of(connection, [(job.id, job.context_id, draft) for job, draft in begun], by.now)
+    joblog.begin_jobs(connection, begun, by.now)
+    return [one for one, _draft in claimed], events
+
+
+def _claim_these(
+    connection: Connection, job_ids: Sequence[str], by: _Claimant
+) -> tuple[list[_Begun], list[Event], int]:
+    """Those of them that can be had, in their order; what is told of others; and how many are left for later.
+
+    Somebody else has those by now, or they have to wait. One that can't be read is parked.
+    """
+    try:
+        found = _read_parts(connection, _choose(connection, job_ids, by))
+    except unreadable.UNREADABLE as error:
+        if len(job_ids) == 1:
+            problem = unreadable.find_problem(connection, job_ids[0], error, build_action)
+            return [], unreadable.park(connection, job_ids[0], problem, read_clock(connection)), 0
+        # Which one it is shows when each is read by itself.
+        claims = [_claim_these(connection, [job_id], by) for job_id in job_ids]
+        taken = [one for each, _told, _waiting in claims for one in each]
+        told = [event for _taken, each, _waiting in claims for event in each]
+        return taken, told, sum(waiting for _taken, _told, waiting in claims)
+    return _take(connection, found, by), [], len(job_ids) - len(found)
 
 
 def renew_leases(connection: Connection, owner: str, lease_s: float) -> list[str]:
     """A lease that ran out and that nobody took is still the owner's."""
-    table = oma_jobs.c
-    held = and_(table.lease_owner == owner, table.state == JobState.RUNNING.value)
     until = read_clock(connection) + timedelta(seconds=lease_s)
-    connection.execute(update(oma_jobs).where(held).values(lease_until=until))
-    query = select(table.id).where(held).order_by(table.created_at, table.id)
-    return list(connection.execute(query.with_for_update()).scalars())
+    connection.execute(_RENEW, {"owner": owner, "lease_until": until})
+    return list(connection.execute(_RENEWED, {"owner": owner}).scalars())
 
 
 def lock_leased_job(connection: Connection, lease: Lease) -> RowMapping:
     """The job's row, locked to the commit; raises `LeaseLost` where the lease is not the current one."""
-    query = select(oma_jobs).where(oma_jobs.c.id == lease.job_id).with_for_update()
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_LOCKED, {"job_id": lease.job_id}).mappings().first()
     if row is None:
         raise LeaseLost(f"there is no job {lease.job_id}")
     held = row["state"] == JobState.RUNNING.value and row["lease_owner"] == lease.owner
@@ -64,44 +149,45 @@ def lock_leased_job(connection: Connection, lease: Lease) -> RowMapping:
     return row
 
 
-def _claimable(now: datetime) -> ColumnElement[bool]:
-    table = oma_jobs.c
-    return or_(
-        table.state == JobState.QUEUED.value,
-        and_(table.state == JobState.RUNNING.value, table.lease_until < now),
-    )
+def _take(connection: Connection, found: Sequence[_Parts], by: _Claimant) -> list[_Begun]:
+    if not found:
+        return []
+    first = take_numbers(connection, FENCE, len(found))
+    taken = [_begin(parts, by, first + place) for place, parts in enumerate(found)]
+    fixed = {
+        "state": JobState.RUNNING.value,
+        "lease_owner": by.owner,
+        "lease_until": by.now + timedelta(seconds=by.lease_s),
+        "ended_at": None,
+        "updated_at": by.now,
+    }
+    changes = [
+        {
+            "job": claimed.job.id,
+            "lease_fence": claimed.lease.fence,
+            "started_at": claimed.job.started_at,
+            "request": parts.request,
+            **fixed,
+        }
+        for parts, (claimed, _draft) in zip(found, taken, strict=True)
+    ]
+    connection.execute(_CHANGE, changes)
+    return taken
 
 
-def _take(connection: Connection, row: RowMapping, owner: str, lease_s: float) -> tuple[ClaimedJob, list[Event]]:
-    now = read_clock(connection)
-    job_id, recovered = row["id"], row["started_at"] is not None
-    fence = take_numbers(connection, FENCE)
-    connection.execute(
-        update(oma_jobs)
-        .where(oma_jobs.c.id == job_id)
-        .values(
-            state=JobState.RUNNING.value,
-            lease_owner=owner,
-            lease_until=now + timedelta(seconds=lease_s),
-            lease_fence=fence,
-            started_at=row["started_at"] or now,
-            ended_at=None,
-            updated_at=now,
-        )
-    )
-    joblog.change_job(
-        connection,
-        job_id,
-        now,
-        status="running",
-        started_at=row["started_at"] or now,
-        completed_at=None,
-        error_message=None,
-    )
+def _begin(parts: _Parts, by: _Claimant, fence: int) -> _Begun:
+    row, owner, recovered = parts.row, by.owner, parts.row["started_at"] is not None
     draft = Draft(EventType.JOB_STARTED, _sentence(row, owner), {"owner": owner, "fence": fence, "again": recovered})
-    events = record_events(connection, job_id, row["context_id"], [draft], now)
-    joblog.add_lines(connection, job_id, [draft], now)
-    return _read_claimed(connection, Lease(job_id, owner, fence), recovered=recovered), events
+    job = replace(
+        parts.job,
+        state=JobState.RUNNING,
+        lease_owner=owner,
+        lease_fence=fence,
+        started_at=row["started_at"] or by.now,
+        ended_at=None,
+    )
+    lease = Lease(job.id, owner, fence)
+    return ClaimedJob(lease, job, parts.steps, parts.actions, recovered, recoveries.read_count(parts.request)), draft
 
 
 def _sentence(row: RowMapping, owner: str) -> str:
@@ -112,19 +198,55 @@ def _sentence(row: RowMapping, owner: str) -> str:
     return f"{owner} began the clean-up of {row['vm_name']}."
 
 
-def _read_claimed(connection: Connection, lease: Lease, *, recovered: bool) -> ClaimedJob:
-    """By locking reads: a former holder's last commit may be younger than this transaction's snapshot."""
-    job = select(oma_jobs).where(oma_jobs.c.id == lease.job_id).with_for_update()
-    actions = (
-        select(oma_actions)
-        .where(oma_actions.c.job_id == lease.job_id)
-        .order_by(oma_actions.c.seq, oma_actions.c.id)
-        .with_for_update()
-    )
-    return ClaimedJob(
-        lease=lease,
-        job=build_job(connection.execute(job).mappings().one()),
-        steps=tuple(joblog.list_steps(connection, lease.job_id, locked=True)),
-        actions=tuple(build_action(row) for row in connection.execute(actions).mappings()),
-        recovered=recovered,
-    )
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Everything of a job that its runner needs."""
+
+    row: RowMapping
+    job: Job
+    steps: tuple[Step, ...]
+    actions: tuple[Action, ...]
+    request: dict[str, Any]
+    """As it is stored with this claim."""
+
+
+def _choose(connection: Connection, job_ids: Sequence[str], by: _Claimant) -> list[tuple[RowMapping, dict[str, Any]]]:
+    """The rows of those that may be claimed now, locked, each with the request that is stored with the claim.
+
+    A suspect that has to wait until another one has been tried is none of them. Raises `UNREADABLE`.
+    """
+    rows = {row["id"]: row for row in connection.execute(_STILL_CLAIMABLE, {"now": by.now, "ids": job_ids}).mappings()}
+    ended = recoveries.count_ended(connection, rows)
+    chosen: list[tuple[RowMapping, dict[str, Any]]] = []
+    on_trial: list[int] | None = None
+    for row in (rows[job_id] for job_id in job_ids if job_id in rows):
+        counted = recoveries.count_recovery(row, ended.get(row["id"], 0), by.now, by.lease_s)
+        if recoveries.read_count(counted) >= recoveries.SUSPECT:
+            if on_trial is None:
+                on_trial = recoveries.list_on_trial(connection, by.now, by.lease_s)
+            if not recoveries.has_its_turn(counted, on_trial):
+                continue
+            on_trial.append(recoveries.read_count(counted))
+        unreadable.require_storable(counted)
+        chosen.append((row, counted))
+    return chosen
+
+
+def _read_parts(connection: Connection, chosen: Sequence[tuple[RowMapping, dict[str, Any]]]) -> list[_Parts]:
+    """By locking reads: a former holder's last commit may be younger than this transaction's snapshot.
+
+    Raises `UNREADABLE`.
+    """
+    job_ids = [row["id"] for row, _counted in chosen]
+    steps = joblog.list_steps_of(connection, job_ids)
+    rows = group(rows_for(connection, _ACTIONS, job_ids), lambda row: str(row["job_id"]))
+    return [
+        _Parts(
+            row,
+            build_job(row),
+            tuple(steps.get(row["id"], ())),
+            tuple(build_action(one) for one in rows.get(row["id"], ())),
+            counted,
+        )
+        for row, counted in chosen
+    ]

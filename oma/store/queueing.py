@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
@@ -9,12 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from database.tables import oma_jobs
 from oma.domain.audit import AuditAction, AuditDraft
 from oma.domain.changes import JobQueued
+from oma.domain.controls import build_paused, find_pause
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.jobs import OPERATION, Job
 from oma.domain.states import JobState
-from oma.store import audit, claims, contexts, issues, joblog, jobs
+from oma.store import audit, claims, contexts, controls, issues, joblog, jobs
 from oma.store.events import Draft, record_events
+
+_INSERT: Final = insert(oma_jobs)
 
 
 def queue_job(connection: Connection, queued: JobQueued) -> tuple[Job, list[Event]]:
@@ -28,6 +33,7 @@ def queue_job(connection: Connection, queued: JobQueued) -> tuple[Job, list[Even
     known = _job_of_key(connection, queued)
     if known is not None:
         return known, []
+    _refuse_paused(connection, queued)
     _refuse_open_issue(connection, queued)
     _refuse_active_job(connection, queued)
     contexts.claim_context(connection, context_id, queued.plan.former_status, queued.at)
@@ -88,6 +94,13 @@ def _job_of_key(connection: Connection, queued: JobQueued) -> Job | None:
     )
 
 
+def _refuse_paused(connection: Connection, queued: JobQueued) -> None:
+    """A pause that comes a moment later is as good: what it covers is not claimed."""
+    pause = find_pause(controls.list_pauses(connection), queued.plan.context_id)
+    if pause is not None:
+        raise build_paused(pause, queued.plan.vm_name)
+
+
 def _refuse_open_issue(connection: Connection, queued: JobQueued) -> None:
     found = issues.list_open_ids(connection, [queued.plan.context_id], locked=True)
     if not found:
@@ -131,22 +144,21 @@ def _occupied(queued: JobQueued, job_id: str | None, holder: str | None) -> OmaE
 
 
 def _insert_job(connection: Connection, queued: JobQueued) -> None:
-    connection.execute(
-        insert(oma_jobs).values(
-            id=queued.job_id,
-            context_id=queued.plan.context_id,
-            active_context_id=queued.plan.context_id,
-            vm_name=queued.plan.vm_name,
-            operation=OPERATION,
-            state=JobState.QUEUED.value,
-            request=queued.request,
-            request_hash=queued.request_hash,
-            idempotency_key=queued.idempotency_key,
-            plan=queued.plan.as_json(),
-            plan_digest=queued.plan.digest,
-            correlation_id=queued.correlation_id,
-            requested_by=queued.requested_by,
-            created_at=queued.at,
-            updated_at=queued.at,
-        )
-    )
+    values = {
+        "id": queued.job_id,
+        "context_id": queued.plan.context_id,
+        "active_context_id": queued.plan.context_id,
+        "vm_name": queued.plan.vm_name,
+        "operation": OPERATION,
+        "state": JobState.QUEUED.value,
+        "request": queued.request,
+        "request_hash": queued.request_hash,
+        "idempotency_key": queued.idempotency_key,
+        "plan": queued.plan.as_json(),
+        "plan_digest": queued.plan.digest,
+        "correlation_id": queued.correlation_id,
+        "requested_by": queued.requested_by,
+        "created_at": queued.at,
+        "updated_at": queued.at,
+    }
+    connection.execute(_INSERT, values)

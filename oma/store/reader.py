@@ -10,8 +10,9 @@ from oma.domain.events import Event
 from oma.domain.issues import Issue
 from oma.domain.jobs import Job, LogLine, Step
 from oma.domain.leaks import Leak
-from oma.ports import JobFilter, Page
-from oma.store import actions, audit, events, issues, joblog, jobs, leaks
+from oma.domain.remains import Remains
+from oma.ports import IssueFilter, JobFilter, Page
+from oma.store import actions, audit, events, giving_up, issues, joblog, jobs, leaks
 from oma.store.transactions import DatabaseDoor, Transactions
 
 
@@ -42,6 +43,9 @@ class SqlJobReader:
     async def list_actions(self, job_id: str) -> Sequence[Action]:
         return await self._transactions.read(lambda connection: actions.list_actions(connection, job_id))
 
+    async def find_remains(self, job_id: str) -> Remains | None:
+        return await self._transactions.read(lambda connection: giving_up.find_remains(connection, job_id))
+
     async def list_timed_actions(self) -> Sequence[Action]:
         return await self._transactions.read(actions.list_timed)
 
@@ -60,6 +64,15 @@ class SqlJobReader:
         return await self._transactions.read(
             lambda connection: issues.list_open(connection, job_id=job_id, context_id=context_id)
         )
+
+    async def find_issue(self, issue_id: str) -> Issue | None:
+        return await self._transactions.read(lambda connection: issues.find_issue(connection, issue_id))
+
+    async def find_next_issue(self) -> Issue | None:
+        return await self._transactions.read(issues.find_next)
+
+    async def list_issue_page(self, where: IssueFilter, limit: int, cursor: str | None) -> Page[Issue]:
+        return await self._transactions.read(lambda connection: issues.list_page(connection, where, limit, cursor))
 
     async def list_audit(self, limit: int, cursor: str | None) -> Page[AuditEntry]:
         return await self._transactions.read(lambda connection: audit.list_audit(connection, limit, cursor))

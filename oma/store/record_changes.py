@@ -30,8 +30,8 @@ def reset_records(writing: Writing, change: RecordsReset) -> Draft:
     _check_context(writing, change.context_id)
     connection, at = writing.connection, writing.at
     status, current_job_id = contexts.lock_context(connection, change.context_id)
-    if status != CLEANUP_REQUIRED:
-        raise ConcurrentChange(f"the status of {change.context_id} is {status}, no longer {CLEANUP_REQUIRED}")
+    if status != change.observed_status:
+        raise ConcurrentChange(f"the status of {change.context_id} is {status}, no longer {change.observed_status}")
     if (current_job_id or None) != (change.observed_job_id or None):
         raise ConcurrentChange(
             f"the current job of {change.context_id} is {current_job_id}, no longer {change.observed_job_id}"
@@ -40,6 +40,8 @@ def reset_records(writing: Writing, change: RecordsReset) -> Draft:
     failovers.fail_open_failovers(connection, change.context_id, change.failover_ids, reason, at)
     foreign_joblog.fail_open_joblog(connection, change.joblog_ids, reason, at)
     volumes.mark_attached(connection, change.context_id, change.volume_ids, at)
+    # A mapping that was made anew when its volume came home may remember a snapshot whose tracking was cleared before.
+    volumes.clear_mappings(connection, change.volume_ids)
     contexts.set_status(
         connection,
         change.context_id,

@@ -36,12 +36,30 @@ def get_records(connection: Connection, context_id: str) -> VmRecords:
 
 
 def list_records_of(connection: Connection, context_ids: Sequence[str]) -> list[VmRecords]:
-    return read_records(connection, contexts.list_contexts_of(connection, context_ids))
+    """One whose earlier runs can't be read is left out: it is told when it is asked for by itself."""
+    wanted = contexts.list_contexts_of(connection, context_ids)
+    return _read_readable(connection, wanted, for_a_run=True)
+
+
+def _read_readable(connection: Connection, wanted: Sequence[VmContext], *, for_a_run: bool) -> list[VmRecords]:
+    try:
+        return read_records(connection, wanted, for_a_run=for_a_run)
+    except OmaError as error:
+        if error.code is not Code.INTERNAL_ERROR:
+            raise
+    found: list[VmRecords] = []
+    for context in wanted:
+        try:
+            found += read_records(connection, [context], for_a_run=for_a_run)
+        except OmaError as error:
+            if error.code is not Code.INTERNAL_ERROR:
+                raise
+    return found
 
 
 def list_records(connection: Connection, where: ContextFilter, limit: int, cursor: str | None) -> Page[VmRecords]:
     page = contexts.list_contexts(connection, where, limit, cursor)
-    return Page(tuple(read_records(connection, page.items, for_a_run=False)), page.next_cursor)
+    return Page(tuple(_read_readable(connection, page.items, for_a_run=False)), page.next_cursor)
 
 
 def read_records(connection: Connection, wanted: Sequence[VmContext], *, for_a_run: bool = True) -> list[VmRecords]:
@@ -63,6 +81,9 @@ def read_records(connection: Connection, wanted: Sequence[VmContext], *, for_a_r
     volumes_of = group(all_volumes, lambda volume: volume.context_id)
     disks_of = group(volumes.list_disks(connection, ids), lambda disk: disk.context_id)
     failovers_of = group(all_failovers, lambda failover: failover.context_id)
+    ended_of = jobs.list_ended(connection, ids) if for_a_run else {}
+    # What follows is about runs that have ended; most VMs have had none.
+    had_runs = list(ended_of) if for_a_run else ids
     others = rivals.list_rivals(connection, all_failovers) if for_a_run else ()
     rivals_of = group(others, lambda pair: pair[0])
     all_replications = replications.list_replications(connection, ids, doubts)
@@ -74,8 +95,9 @@ def read_records(connection: Connection, wanted: Sequence[VmContext], *, for_a_r
     world_issues_of = group(of_world, lambda pair: pair[0])
     active_of = jobs.find_active(connection, ids)
     failed_last = jobs.list_failed_last(connection, ids)
-    proven_of = actions.list_proven(connection, ids)
-    leaks_of = leaks.list_of_partial_runs(connection, ids)
+    proven_of = actions.list_proven(connection, had_runs)
+    undone_of = actions.list_undone(connection, had_runs)
+    leaks_of = leaks.list_of_partial_runs(connection, had_runs)
     configs = replications.list_configs(connection)
     records = []
     for context in wanted:
@@ -99,6 +121,7 @@ def read_records(connection: Connection, wanted: Sequence[VmContext], *, for_a_r
                 active_job_id=active_job_id,
                 active_job_holder=holder,
                 proven=tuple(proven_of.get(key, ())),
+                undone=tuple(undone_of.get(key, ())),
                 partial_leaks=tuple(leaks_of.get(key, ())),
                 read_at=doubts.now,
                 change_ids=tuple(change_id for _context, change_id in change_ids_of.get(key, ())),
@@ -106,6 +129,7 @@ def read_records(connection: Connection, wanted: Sequence[VmContext], *, for_a_r
                 last_run_failed=key in failed_last,
                 running_jobs=tuple(job for _context, job in running_of.get(key, ())),
                 world_issue_ids=tuple(issue_id for _context, issue_id in world_issues_of.get(key, ())),
+                ended_job_ids=ended_of.get(key, frozenset()),
                 rivals=tuple(rival for _context, rival in rivals_of.get(key, ())),
             )
         )

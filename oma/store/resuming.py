@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NoReturn
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, NoReturn
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, RowMapping
 
-from database.tables import oma_issues, oma_jobs
+from database.tables import oma_jobs
 from oma.domain.audit import AuditAction, AuditDraft
 from oma.domain.changes import JobResumed
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.forcing import is_forcible
-from oma.domain.issues import FORCED, Issue
+from oma.domain.issues import CANCELLED, FORCED, RESUMED, Issue
 from oma.domain.jobs import Job
 from oma.domain.states import JobState, Phase
 from oma.domain.verdict import forced_resume_command
-from oma.store import actions, audit, contexts, issues, joblog, jobs
+from oma.store import actions, audit, contexts, issues, joblog, jobs, recoveries
 from oma.store.events import Draft, record_events
 
 
@@ -37,7 +40,7 @@ def resume_job(connection: Connection, resumed: JobResumed) -> tuple[Job, list[E
     if row["state"] != JobState.PARKED.value:
         _refuse_state(row)
     passed = _settle_issues(connection, row, resumed)
-    _requeue(connection, row, resumed)
+    _go_on(connection, row, resumed)
     released = actions.release_failed(connection, row["id"], resumed.at)
     audit.append_audit(connection, _audited(row, resumed, passed))
     drafts = [
@@ -105,7 +108,7 @@ def _settle_issues(connection: Connection, row: RowMapping, resumed: JobResumed)
     listed = issues.list_open(connection, context_id=row["context_id"], locked=True)
     open_issues = [issue for issue in listed if issue.id in blocking or issue.job_id == row["id"]]
     own = [issue for issue in open_issues if issue.job_id == row["id"]]
-    passed = [issue for issue in own if is_forcible(issue)] if resumed.words.force else []
+    passed = [issue for issue in own if issue.kind == CANCELLED or (resumed.words.force and is_forcible(issue))]
     left = [issue for issue in open_issues if issue not in passed]
     if left:
         forcible = all(issue in own and is_forcible(issue) for issue in left)
@@ -122,49 +125,61 @@ def _settle_issues(connection: Connection, row: RowMapping, resumed: JobResumed)
             next=force if forcible else read,
         )
     for issue in passed:
-        connection.execute(
-            update(oma_issues)
-            .where(and_(oma_issues.c.id == issue.id, oma_issues.c.open_cause.is_not(None)))
-            .values(
-                state="resolved",
-                open_cause=None,
-                resolved_at=resumed.at,
-                resolution=FORCED,
-                notes=resumed.words.reason,
-                actor=resumed.actor,
-                updated_at=resumed.at,
-            )
-        )
+        notes, by = resumed.words.reason, resumed.actor
+        issues.resolve(connection, issue.id, _resolution(issue), notes=notes, actor=by, at=resumed.at)
     return passed
 
 
-def _requeue(connection: Connection, row: RowMapping, resumed: JobResumed) -> None:
-    request = dict(row["request"])
-    words = audit.words_of(request)
+def _resolution(issue: Issue) -> str:
+    return RESUMED if issue.kind == CANCELLED else FORCED
+
+
+def _go_on(connection: Connection, row: RowMapping, resumed: JobResumed) -> None:
+    """A person's word that the run is to go on lifts a cancel that was said before."""
+    words = audit.words_of(row["request"])
     if resumed.words.force:
         words = words.with_force(resumed.words.reason)
-    request |= {
+    said = {
         "words": words.as_json(),
+        jobs.CANCEL: None,
         jobs.RESUMED_BY: resumed.idempotency_key,
         jobs.RESUMED_WITH: resumed.words.as_json(),
     }
+    requeue(connection, row, resumed.at, said)
+
+
+def requeue(
+    connection: Connection, row: RowMapping, at: datetime, said: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """The parked job, locked by the caller, goes back to the queue with everything that was journaled.
+
+    `said`: what is new in its request. How often it was taken over from a daemon that died counts anew.
+    """
     connection.execute(
         update(oma_jobs)
         .where(oma_jobs.c.id == row["id"])
         .values(
             state=JobState.QUEUED.value,
-            request=request,
+            request={**row["request"], recoveries.RECOVERIES: None, **said},
             result=None,
             error=None,
             ended_at=None,
-            updated_at=resumed.at,
+            updated_at=at,
         )
     )
     joblog.change_job(
-        connection, row["id"], resumed.at, status="running", completed_at=None, canceled_at=None, error_message=None
+        connection, row["id"], at, status="running", completed_at=None, canceled_at=None, error_message=None
     )
     if row["phase"] is not None:
         joblog.reopen_step(connection, row["id"], Phase(row["phase"]))
+
+
+def lift_cancel(connection: Connection, row: RowMapping, at: datetime) -> RowMapping:
+    """The parked job, locked by the caller, is not cancelled any more; returns its row as it stands then."""
+    mine = oma_jobs.c.id == row["id"]
+    request = {**row["request"], jobs.CANCEL: None}
+    connection.execute(update(oma_jobs).where(mine).values(request=request, updated_at=at))
+    return connection.execute(select(oma_jobs).where(mine).with_for_update()).mappings().one()
 
 
 def _audited(row: RowMapping, resumed: JobResumed, passed: list[Issue]) -> list[AuditDraft]:
@@ -184,7 +199,7 @@ def _audited(row: RowMapping, resumed: JobResumed, passed: list[Issue]) -> list[
         replace(
             base,
             action=AuditAction.ISSUE_RESOLVED,
-            decision=FORCED,
+            decision=_resolution(issue),
             words={},
             detail={"issue_id": issue.id, "action_id": issue.action_id, "kind": issue.kind, "title": issue.title},
         )

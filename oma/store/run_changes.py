@@ -9,6 +9,7 @@ from oma.domain.changes import (
     ActionEnded,
     ActionOverdue,
     ActionSent,
+    ActionSentAgain,
     ActionSkipped,
     ActionStarted,
     IssueOpened,
@@ -18,6 +19,7 @@ from oma.domain.changes import (
     Noted,
     PlanSaved,
     PointOfNoReturnPassed,
+    RevertEndSeen,
     StepEnded,
     StepStarted,
 )
@@ -38,6 +40,10 @@ JOB_EVENTS: Final = {
     JobState.COMPLETED: EventType.JOB_COMPLETED,
     JobState.FAILED: EventType.JOB_FAILED,
     JobState.CANCELLED: EventType.JOB_CANCELLED,
+}
+ACTION_EVENTS: Final = {
+    ActionState.SKIPPED: EventType.ACTION_SKIPPED,
+    ActionState.ROLLED_BACK: EventType.ACTION_ROLLED_BACK,
 }
 FAILED_ACTION_STATES: Final = frozenset({ActionState.EXECUTION_FAILED, ActionState.ROLLBACK_FAILED})
 
@@ -109,6 +115,19 @@ def mark_sent(writing: Writing, change: ActionSent) -> Draft:
     )
 
 
+def send_again(writing: Writing, change: ActionSentAgain) -> Draft:
+    row = actions.change_started(
+        writing.connection, writing.job_id, change.action_id, writing.at, expires_at=change.expires_at
+    )
+    return Draft(
+        EventType.NOTED,
+        change.sentence,
+        {"action_id": change.action_id, "kind": row["kind"], "phase": row["phase"]},
+        level=LogLevel.WARN,
+        phase=Phase(row["phase"]),
+    )
+
+
 def mark_overdue(writing: Writing, change: ActionOverdue) -> Draft:
     """The action stays STARTED: it is followed to its end."""
     row = actions.change_started(writing.connection, writing.job_id, change.action_id, writing.at, error=change.error)
@@ -133,7 +152,7 @@ def end_action(writing: Writing, change: ActionEnded) -> Draft:
         sentence=change.sentence,
     )
     failed = change.state in FAILED_ACTION_STATES
-    done = EventType.ACTION_SKIPPED if change.state is ActionState.SKIPPED else EventType.ACTION_EXECUTED
+    done = ACTION_EVENTS.get(change.state, EventType.ACTION_EXECUTED)
     return Draft(
         EventType.ACTION_FAILED if failed else done,
         change.sentence,
@@ -167,15 +186,14 @@ def skip_action(writing: Writing, change: ActionSkipped) -> Draft:
     )
 
 
+def keep_revert_end(writing: Writing, change: RevertEndSeen) -> Draft:
+    actions.keep_evidence(writing.connection, writing.job_id, change.action_id, change.evidence, writing.at)
+    return Draft(EventType.NOTED, change.sentence, {"action_id": change.action_id})
+
+
 def track_leak(writing: Writing, change: LeakTracked) -> Draft:
-    leak = change.leak
-    leaks.track_leak(writing.connection, leak, writing.at)
-    return Draft(
-        EventType.LEAK_TRACKED,
-        change.sentence,
-        {"leak_id": leak.id, "kind": leak.kind.value, "target": leak.target, "reason": leak.reason},
-        level=LogLevel.WARN,
-    )
+    leaks.track_leak(writing.connection, change.leak, writing.at)
+    return leaks.build_draft(change.leak, change.sentence)
 
 
 def pass_point_of_no_return(writing: Writing, change: PointOfNoReturnPassed) -> Draft:

@@ -5,7 +5,9 @@ The row stays locked to the commit, so that nobody is given a later number and c
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from typing import Final
+
+from sqlalchemy import BigInteger, String, bindparam, select
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import Connection
 
@@ -17,22 +19,29 @@ FENCE = "fence"
 AUDIT = "audit"
 
 
+# Every write takes numbers, so these statements are built once.
+_NAME: Final = bindparam("the_name", type_=String)
+_COUNT: Final = bindparam("the_count", type_=BigInteger)
+_VALUE = oma_sequences.c.value
+_MYSQL_RAISE: Final = (
+    mysql.insert(oma_sequences).values(name=_NAME, value=_COUNT).on_duplicate_key_update(value=_VALUE + _COUNT)
+)
+_SQLITE_RAISE: Final = (
+    sqlite.insert(oma_sequences)
+    .values(name=_NAME, value=_COUNT)
+    .on_conflict_do_update(index_elements=["name"], set_={"value": _VALUE + _COUNT})
+    .returning(_VALUE)
+)
+_READ: Final = select(_VALUE).where(oma_sequences.c.name == _NAME).with_for_update()
+
+
 def take_numbers(connection: Connection, name: str, count: int = 1) -> int:
     """The first of `count` numbers in a row; the first ever is 1."""
-    value = oma_sequences.c.value
+    wanted = {"the_name": name, "the_count": count}
     if connection.dialect.name in MYSQL_DIALECTS:
-        connection.execute(
-            mysql.insert(oma_sequences)
-            .values(name=name, value=count)
-            .on_duplicate_key_update(value=oma_sequences.c.value + count)
-        )
+        connection.execute(_MYSQL_RAISE, wanted)
+        # A locking read: a plain one may answer from a snapshot that is older than the lock.
+        last = connection.execute(_READ, {"the_name": name}).scalar_one()
     else:
-        connection.execute(
-            sqlite.insert(oma_sequences)
-            .values(name=name, value=count)
-            .on_conflict_do_update(index_elements=["name"], set_={"value": value + count})
-        )
-    # A locking read: a plain one may answer from a snapshot that is older than the lock.
-    query = select(value).where(oma_sequences.c.name == name).with_for_update()
-    last = connection.execute(query).scalar_one()
+        last = connection.execute(_SQLITE_RAISE, wanted).scalar_one()
     return int(last) - count + 1

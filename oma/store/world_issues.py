@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
-from sqlalchemy.engine import Connection
+from sqlalchemy import select
+from sqlalchemy.engine import Connection, RowMapping
 
 from database.tables import oma_issues
 from oma.domain.events import Event, EventType
@@ -51,7 +51,7 @@ def close_world_issues(
     """Resolves those of this VM whose cause is not among the `kept` ones. Returns their ids and events."""
     table = oma_issues.c
     query = (
-        select(table.id, table.cause, table.evidence)
+        select(table.id, table.cause, table.context_id, table.evidence)
         .where(
             table.context_id == context_id,
             table.state == IssueState.OPEN.value,
@@ -60,27 +60,22 @@ def close_world_issues(
         .order_by(table.opened_at, table.id)
         .with_for_update()
     )
-    moot = [row for row in connection.execute(query) if row.cause not in kept]
+    moot = [row for row in connection.execute(query).mappings() if row["cause"] not in kept]
+    return tuple(row["id"] for row in moot), resolve_moot(connection, moot, sentence, evidence, at)
+
+
+def resolve_moot(
+    connection: Connection, moot: Sequence[RowMapping], sentence: str, evidence: Mapping[str, Any], at: datetime
+) -> list[Event]:
+    """Issues whose cause is gone; each row has `id`, `cause`, `context_id` and `evidence`. Returns their events."""
+    events: list[Event] = []
     for row in moot:
-        connection.execute(
-            update(oma_issues)
-            .where(table.id == row.id)
-            .values(
-                state=IssueState.RESOLVED.value,
-                open_cause=None,
-                resolved_at=at,
-                resolution=MOOT,
-                notes=sentence,
-                evidence={**(row.evidence or {}), "resolved_by": dict(evidence)},
-                updated_at=at,
-            )
-        )
-    drafts = [
-        Draft(
+        found = {**(row["evidence"] or {}), "resolved_by": dict(evidence)}
+        issues.resolve(connection, row["id"], MOOT, notes=sentence, actor=None, at=at, evidence=found)
+        draft = Draft(
             EventType.ISSUE_RESOLVED,
-            f"Issue {row.id} resolved: {sentence}",
-            {"issue_id": row.id, "cause": row.cause, "resolution": MOOT, "evidence": dict(evidence)},
+            f"Issue {row['id']} resolved: {sentence}",
+            {"issue_id": row["id"], "cause": row["cause"], "resolution": MOOT, "evidence": dict(evidence)},
         )
-        for row in moot
-    ]
-    return tuple(row.id for row in moot), record_events(connection, None, context_id, drafts, at)
+        events += record_events(connection, None, row["context_id"], [draft], at)
+    return events

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.engine import Connection
 
 from database.tables import oma_jobs
+
+_CHANGE_JOB: Final = update(oma_jobs).where(oma_jobs.c.id == bindparam("job"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,4 @@ class Writing:
     requested_by: str
 
     def change_job(self, **values: Any) -> None:
-        self.connection.execute(
-            update(oma_jobs).where(oma_jobs.c.id == self.job_id).values(updated_at=self.at, **values)
-        )
+        self.connection.execute(_CHANGE_JOB, {"job": self.job_id, "updated_at": self.at, **values})

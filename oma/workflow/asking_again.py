@@ -11,21 +11,25 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from oma.domain.actions import ActionKind, PlannedAction
 from oma.domain.errors import Code
 from oma.domain.holders import DeviceHolders
 from oma.domain.records import CLEANUP_REQUIRED, ReplicationRecord, VmRecords
+from oma.domain.resolving import Resolution
 from oma.domain.states import Phase
 from oma.domain.world import CloudSnapshot, Unanswered
 from oma.ports import Fault, UpstreamError
 from oma.workflow.holding import how_to_let_go, name_holders, unread_words
 from oma.workflow.life import is_recently_touched
 from oma.workflow.look import ask
+from oma.workflow.released import released_reverts
 from oma.workflow.replicated import change_ids_since, made_at, replicated_since
 from oma.workflow.run import Failure, Parked, Run
 from oma.workflow.since import to_the_second
+
+NOTHING_RESET: Final = "Nothing was reset. When it has ended, say RESYNC, and the reverted disks are copied whole."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +91,30 @@ async def problems_before_revert(run: Run, records: VmRecords, snapshots: Sequen
 async def refuse_reset(run: Run) -> None:
     """Right before the records are reset: nothing replicates, and since a revert nothing has. Raises `Parked`.
 
-    The status, the current job and the open failovers are guarded by the reset's own transaction.
+    What was written to a disk that is copied whole anyway does not count. The status, the current job and the open
+    failovers are guarded by the reset's own transaction.
     """
     others = await look_for_others(run)
     failures = list(_alive(run, others, Phase.RESET))
-    if run.reverted and not failures:
+    reverted = _kept_reverts(run)
+    if run.reverted and reverted and not failures:
         failures += [
-            _failure(Phase.RESET, Code.OPERATION_IN_PROGRESS, f"{sentence} Nothing was reset.", _row(replication))
+            _failure(Phase.RESET, Code.OPERATION_IN_PROGRESS, f"{sentence} {NOTHING_RESET}", _row(replication))
             for replication, sentence in _begun_meanwhile(run, others)
         ]
         failures += [
-            _failure(Phase.RESET, Code.OPERATION_IN_PROGRESS, f"{sentence} Nothing was reset.")
-            for sentence in _change_ids_meanwhile(run, others)
+            _failure(Phase.RESET, Code.OPERATION_IN_PROGRESS, f"{sentence} {NOTHING_RESET}")
+            for sentence in _change_ids_meanwhile(run, others, reverted)
         ]
     if failures:
         raise Parked(failures)
+
+
+def _kept_reverts(run: Run) -> list[str]:
+    """Volumes whose content rests on their revert, not on a full copy that is yet to come."""
+    given_up = {one.target.volume_id for one in released_reverts(run, Resolution.RESYNC)}
+    planned = (one.target.get_volume_id() for one in run.planned(Phase.SNAPSHOTS, ActionKind.REVERT_SNAPSHOT))
+    return [one for one in planned if one not in given_up]
 
 
 def _about_begun(run: Run, planned: PlannedAction, failures: list[Failure]) -> list[Failure]:
@@ -211,9 +224,8 @@ def _begun_meanwhile(run: Run, others: Others) -> Iterator[tuple[ReplicationReco
                 break
 
 
-def _change_ids_meanwhile(run: Run, others: Others) -> list[str]:
+def _change_ids_meanwhile(run: Run, others: Others, reverted: Sequence[str]) -> list[str]:
     """Sentences about change ids that were stored for a reverted volume after this run was asked for."""
-    reverted = [one.target.get_volume_id() for one in run.planned(Phase.SNAPSHOTS, ActionKind.REVERT_SNAPSHOT)]
     since = to_the_second(run.job.created_at)
     found = (change_ids_since(others.records, volume_id, since) for volume_id in reverted)
     return list(dict.fromkeys(sentence for sentences in found for sentence in sentences))

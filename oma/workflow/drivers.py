@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final
 
 from oma.domain.actions import Action, ActionKind
@@ -17,10 +16,13 @@ from oma.domain.changes import ActionOverdue
 from oma.domain.errors import Code
 from oma.domain.forcing import FORCED
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.workflow.completing import HALF_HOME, is_half_home
 from oma.workflow.ending import follow_end, judge_ended, probe_end, submit_end
 from oma.workflow.forcing import export_words
-from oma.workflow.look import LONGEST_PAUSE_S, Verdict, look_at, until_stopped
+from oma.workflow.look import LONGEST_PAUSE_S, Verdict, look_at, until_called_off, until_stopped
+from oma.workflow.marks import judge_marked, judge_unmarked, submit_mark, submit_unmark
 from oma.workflow.run import Run
+from oma.workflow.window import note_server_time
 
 LONG_POLL_S: Final = 20.0
 
@@ -35,22 +37,27 @@ class Driver:
     judge: Callable[[Run, Action, RemoteOutcome], Awaitable[Verdict]]
 
 
-def expiry(run: Run) -> datetime:
-    """Until when a call may arrive: never later than the lease's own end."""
-    figures = run.tools.figures
-    return run.tools.clock.now() + timedelta(seconds=min(figures.expires_s, figures.lease_s))
+async def _follow_revert(run: Run, action: Action) -> RemoteOutcome:
+    """However long it takes: one that is only slow is never given up on."""
+    work = run.tools.cloud.wait_job(_remote_id(action), action.kind)
+    return await until_called_off(run, work, patience_s=run.tools.figures.cancel_patience_s)
 
 
 async def _follow_cloud_job(run: Run, action: Action) -> RemoteOutcome:
-    return await until_stopped(run, run.tools.cloud.wait_job(_remote_id(action)))
+    return await _follow_for(run, action, run.tools.figures.follow_s)
 
 
 async def _follow_stop(run: Run, action: Action) -> RemoteOutcome:
-    """For `stop_wait_s` at most; a job that has not ended by then is told as it is, PENDING."""
-    job = asyncio.ensure_future(run.tools.cloud.wait_job(_remote_id(action)))
-    patience = asyncio.ensure_future(run.tools.clock.sleep(run.tools.figures.stop_wait_s))
+    return await _follow_for(run, action, run.tools.figures.stop_wait_s)
+
+
+async def _follow_for(run: Run, action: Action, patience_s: float) -> RemoteOutcome:
+    """So long at most; a job that has not ended by then is told as it is, PENDING."""
+    job = asyncio.ensure_future(run.tools.cloud.wait_job(_remote_id(action), action.kind))
+    patience = asyncio.ensure_future(run.tools.clock.sleep(patience_s))
+    ended = asyncio.wait({job, patience}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        await until_stopped(run, asyncio.wait({job, patience}, return_when=asyncio.FIRST_COMPLETED))
+        await until_called_off(run, ended, patience_s=run.tools.figures.cancel_patience_s)
         return job.result() if job.done() else RemoteOutcome(RemoteStatus.PENDING)
     finally:
         for one in (job, patience):
@@ -59,7 +66,7 @@ async def _follow_stop(run: Run, action: Action) -> RemoteOutcome:
 
 
 async def _probe_cloud_job(run: Run, action: Action) -> RemoteOutcome:
-    return await run.tools.cloud.query_job(action.remote_id or action.request_id)
+    return await run.tools.cloud.query_job(action.remote_id or action.request_id, action.kind)
 
 
 async def _probe_operation(run: Run, action: Action) -> RemoteOutcome:
@@ -67,11 +74,17 @@ async def _probe_operation(run: Run, action: Action) -> RemoteOutcome:
 
 
 async def _follow_operation(run: Run, action: Action) -> RemoteOutcome:
-    """Follows a Volume Daemon operation to its end, through restarts of that daemon; says once when it is overdue."""
+    """Follows a Volume Daemon operation, through restarts of that daemon; says once when it is overdue.
+
+    For `follow_s` at most, like a job of CloudStack's.
+    """
     clock, figures = run.tools.clock, run.tools.figures
     overdue = False
-    answered_at = clock.monotonic()
+    began = answered_at = clock.monotonic()
     while True:
+        asked_at = clock.monotonic()
+        if asked_at - began >= figures.cancel_patience_s:
+            await run.heed_cancel()
         try:
             outcome = await until_stopped(run, run.tools.volumes.wait_operation(_remote_id(action), LONG_POLL_S))
         except UpstreamError as error:
@@ -82,11 +95,14 @@ async def _follow_operation(run: Run, action: Action) -> RemoteOutcome:
             await until_stopped(run, clock.sleep(LONGEST_PAUSE_S))
             continue
         answered_at = clock.monotonic()
-        if outcome.status is not RemoteStatus.PENDING:
+        if outcome.status is not RemoteStatus.PENDING or answered_at - began >= figures.follow_s:
             return RemoteOutcome(outcome.status, outcome.upstream, outcome.detail, overdue or outcome.overdue)
         if outcome.overdue and not overdue:
             overdue = run.overdue = True
             await _say_overdue(run, action)
+        elif clock.monotonic() - asked_at < LONGEST_PAUSE_S:
+            # A long poll that comes back at once with nothing new must not make this a busy loop.
+            await until_stopped(run, clock.sleep(LONGEST_PAUSE_S))
 
 
 async def _say_overdue(run: Run, action: Action) -> None:
@@ -132,13 +148,20 @@ async def _submit_delete(run: Run, action: Action) -> str:
 
 async def _submit_detach(run: Run, action: Action) -> str:
     return await run.tools.volumes.submit_detach(
-        action.target.get_volume_id(), request_id=action.request_id, fence=run.lease.fence
+        action.target.get_volume_id(),
+        request_id=action.request_id,
+        fence=run.lease.fence,
+        vm_id=action.target.vm_id,
     )
 
 
 async def _submit_attach(run: Run, action: Action) -> str:
     return await run.tools.volumes.submit_attach(
-        action.target.get_volume_id(), action.target.get_vm_id(), request_id=action.request_id, fence=run.lease.fence
+        action.target.get_volume_id(),
+        action.target.get_vm_id(),
+        request_id=action.request_id,
+        fence=run.lease.fence,
+        export=not action.target.unexported,
     )
 
 
@@ -194,7 +217,11 @@ async def _judge_reverted(run: Run, action: Action, outcome: RemoteOutcome) -> V
         sentence=f"The revert of {name} is proven: its own job succeeded."
         if done
         else f"Its own job ended {outcome.status.value}.",
-        evidence={"job_id": action.remote_id, "job": outcome.status.value},
+        evidence={
+            "job_id": action.remote_id,
+            "job": outcome.status.value,
+            **({} if done else await note_server_time(run)),
+        },
     )
 
 
@@ -217,8 +244,13 @@ async def _judge_attached(run: Run, action: Action, outcome: RemoteOutcome) -> V
     name = run.name_of(action.target)
     home = look.is_home(volume_id, action.target.get_vm_id())
     lost_export = export_words(outcome) if home else None
+    half_home = home and is_half_home(outcome)
     if lost_export is not None:
         sentence = f"{name} is home, but its NBD export did not come back."
+    elif half_home:
+        sentence = (
+            f"{name} is on the OMA, but the Volume Daemon did not finish its part: mapping and export are missing."
+        )
     elif home:
         sentence = f"{name} is home: CloudStack shows it on the OMA, and the OMA shows its device."
     elif volume is not None and volume.vm_id == action.target.get_vm_id():
@@ -226,9 +258,13 @@ async def _judge_attached(run: Run, action: Action, outcome: RemoteOutcome) -> V
     else:
         sentence = f"CloudStack does not show {name} on the OMA."
     return Verdict(
-        proven=home and lost_export is None,
+        proven=home and lost_export is None and not half_home,
         sentence=sentence,
-        evidence={**look.describe(volume_id), **({"export": lost_export} if lost_export else {})},
+        evidence={
+            **look.describe(volume_id),
+            **({"export": lost_export} if lost_export else {}),
+            **({HALF_HOME: True} if half_home else {}),
+        },
         in_transition=volume is not None and not volume.is_settled,
     )
 
@@ -238,10 +274,12 @@ def _remote_id(action: Action) -> str:
 
 
 DRIVERS: Final[dict[ActionKind, Driver]] = {
+    ActionKind.SET_MARKER: Driver(submit_mark, _follow_cloud_job, _probe_cloud_job, judge_marked),
+    ActionKind.CLEAR_MARKER: Driver(submit_unmark, _follow_cloud_job, _probe_cloud_job, judge_unmarked),
     ActionKind.STOP_VM: Driver(_submit_stop, _follow_stop, _probe_cloud_job, _judge_stopped),
     ActionKind.END_HOLDER: Driver(submit_end, follow_end, probe_end, judge_ended),
     ActionKind.DETACH_VOLUME: Driver(_submit_detach, _follow_operation, _probe_operation, _judge_detached),
-    ActionKind.REVERT_SNAPSHOT: Driver(_submit_revert, _follow_cloud_job, _probe_cloud_job, _judge_reverted),
+    ActionKind.REVERT_SNAPSHOT: Driver(_submit_revert, _follow_revert, _probe_cloud_job, _judge_reverted),
     ActionKind.DELETE_SNAPSHOT: Driver(_submit_delete, _follow_cloud_job, _probe_cloud_job, _judge_deleted),
     ActionKind.ATTACH_VOLUME: Driver(_submit_attach, _follow_operation, _probe_operation, _judge_attached),
     ActionKind.DESTROY_VM: Driver(_submit_destroy, _follow_cloud_job, _probe_cloud_job, _judge_destroyed),

@@ -10,6 +10,7 @@ from typing import Final
 
 from oma.domain.actions import Action
 from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.workflow.expiring import until_leased
 from oma.workflow.look import LONGEST_PAUSE_S, Verdict, until_stopped
 from oma.workflow.run import Run
 
@@ -42,6 +43,7 @@ async def submit_end(run: Run, action: Action) -> str:
             if tried == TRIES:
                 raise UpstreamError(Fault.FAILED, error.upstream) from error
             await until_stopped(run, run.tools.clock.sleep(LONGEST_PAUSE_S))
+            await until_leased(run)
         else:
             break
     return action.request_id

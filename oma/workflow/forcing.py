@@ -155,12 +155,12 @@ async def _host_failures(run: Run, stop: Action) -> list[Failure]:
 
 
 async def _find_forced_stop(run: Run) -> Action | None:
-    """The one of this run, or that of a partial run before it."""
+    """The one of this run, or that of a run before it that was partial or went back."""
     test_vm = run.plan.test_vm
     records = await run.tools.inventory.get_records(run.plan.context_id)
     stops = [
         one
-        for one in (*records.proven, *run.actions)
+        for one in (*records.proven, *records.undone, *run.actions)
         if one.kind is ActionKind.STOP_VM and one.state in DONE_ACTION_STATES and was_forced(one)
     ]
     mine = [one for one in stops if test_vm is None or one.target.vm_id == test_vm.vm_id]

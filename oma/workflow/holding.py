@@ -70,7 +70,7 @@ def plan_ends(evidence: Evidence, volumes: Sequence[VolumePlan]) -> Iterator[Pla
         return
     for volume in volumes:
         holders = evidence.get_facts(volume.volume_id).holders
-        leaves_the_oma = volume.place is VolumePlace.ON_OMA and volume.needs_revert
+        leaves_the_oma = volume.place is VolumePlace.ON_OMA and (volume.needs_revert or volume.awaits_copy)
         if not leaves_the_oma or not isinstance(holders, DeviceHolders):
             continue
         for root, members in _trees(holders).items():

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from oma.domain.world import CloudVm, CloudVolume, DeviceScan
-from oma.ports import UpstreamError
+from oma.ports import Fault, UpstreamError
 from oma.workflow.retry import build_asking_policy
 from oma.workflow.run import Run, Stopped
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+CANCEL_LOOK_S = 15.0
+"""How often a long wait asks whether a person wants the run to stop."""
 
 T = TypeVar("T")
 
@@ -82,16 +84,22 @@ async def settle(run: Run, judge: Callable[[], Awaitable[Verdict]], *, patience_
     clock, figures = run.tools.clock, run.tools.figures
     began = calm_since = clock.monotonic()
     pause_s = FIRST_PAUSE_S
+    silent: str | None = None
     while True:
         try:
             verdict = await judge()
         except UpstreamError as error:
-            verdict = Verdict(proven=False, sentence=f"{error.upstream.system} did not answer: {error.upstream.text}")
+            silent = error.upstream.system
+            verdict = Verdict(proven=False, sentence=f"{silent} did not answer: {error.upstream.text}")
             patience_s = max(patience_s, figures.settle_s)
+        else:
+            silent = None
         now = clock.monotonic()
         if verdict.in_transition:
             calm_since = now
         over = now - began >= figures.busy_wait_s if verdict.in_transition else now - calm_since >= patience_s
+        if silent is not None and (over or run.tools.stop.is_set()):
+            await run.stop_if_away(silent)
         if verdict.proven or over:
             return verdict
         await until_stopped(run, clock.sleep(pause_s))
@@ -127,8 +135,40 @@ async def ask(run: Run, question: Callable[[], Awaitable[T]]) -> T:
         # The policy awaits only what it knows for a coroutine function.
         return await question()
 
-    answer: T = await until_stopped(run, build_asking_policy(run.tools.clock)(put))
+    policy = build_asking_policy(run.tools.clock, run.tools.figures.retries, run.tools.stop.is_set)
+    answer: T = await unless_away(run, until_stopped(run, policy(put)))
     return answer
+
+
+async def unless_away(run: Run, work: Awaitable[T]) -> T:
+    """The work's answer; raises `Stopped` where it broke off because another system is away altogether."""
+    try:
+        return await work
+    except UpstreamError as error:
+        if error.fault is not Fault.REFUSED:
+            await run.stop_if_away(error.upstream.system)
+        raise
+
+
+async def until_called_off(run: Run, work: Awaitable[T], *, patience_s: float = 0.0) -> T:
+    """Waits like `until_stopped`, but raises `Cancelled` where a person wants the run to stop; after `patience_s`."""
+    clock = run.tools.clock
+    began = clock.monotonic()
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            pause = asyncio.ensure_future(clock.sleep(CANCEL_LOOK_S))
+            try:
+                await until_stopped(run, asyncio.wait({task, pause}, return_when=asyncio.FIRST_COMPLETED))
+            finally:
+                pause.cancel()
+                await asyncio.gather(pause, return_exceptions=True)
+            if not task.done() and clock.monotonic() - began >= patience_s:
+                await run.heed_cancel()
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def until_stopped(run: Run, work: Awaitable[T]) -> T:

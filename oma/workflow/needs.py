@@ -8,7 +8,7 @@ from datetime import datetime
 
 from oma.domain.evidence import GuardLimits
 from oma.domain.records import CLEANUP_REQUIRED, VmRecords
-from oma.domain.states import Replica
+from oma.workflow.awaited import resync_is_awaited
 from oma.workflow.life import failover_life, is_recently_touched, job_life
 from oma.workflow.live import judged_live_failovers, may_have_started
 from oma.workflow.observe import choose_config
@@ -42,7 +42,7 @@ def _obstacle(records: VmRecords, now: datetime, limits: GuardLimits) -> str | N
         return "A clean-up is running."
     if records.world_issue_ids:
         return "A destroyed VM holds one of its volumes; recover that VM first, as its open issue says."
-    if (records.context.last_operation_summary or {}).get("replica") == Replica.RESYNC_REQUIRED.value:
+    if resync_is_awaited(records):
         return "A full resync is awaited."
     found = (
         *_live(records),

@@ -91,7 +91,7 @@ async def collect_evidence(
         observed_at=observed_at,
         vm_snapshot_holders=(*_answered(vm_snapshots), *_answered(other_vm_snapshots)),
         words=words,
-        marks=_of_volumes(marks, ids, lambda mark: mark.volume_id),
+        marks=_of_volumes(marks, (*ids, *tracked_ids(records)), lambda mark: mark.volume_id),
         own_snapshots=_of_volumes(own, ids, lambda snapshot: snapshot.volume_id),
         named_snapshots=named if isinstance(named, Unanswered) else tuple(named),
         named_vms=candidates,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from oma.domain.actions import ActionKind, Target
-from oma.domain.changes import IssueOpened, JobEnded, StatusRestored, StepEnded
+from oma.domain.changes import Change, IssueOpened, JobEnded, StatusRestored, StepEnded
 from oma.domain.errors import Code, Refused
 from oma.domain.forcing import is_passable
 from oma.domain.guidance import build_guidance
@@ -13,20 +14,27 @@ from oma.domain.issues import Issue, Severity, due_time
 from oma.domain.jobs import build_summary
 from oma.domain.states import IssueState, JobState, StepStatus
 from oma.domain.verdict import forced_resume_command, of_parked, of_refusal
+from oma.domain.whole_copies import is_in_doubt
 from oma.workflow.phases.outcome import count
 from oma.workflow.run import Failure, Run
+from oma.workflow.unmarking import end_markers
 
 
-async def park(run: Run, failures: tuple[Failure, ...]) -> str:
+async def park(run: Run, failures: tuple[Failure, ...], *, before: Sequence[Change] = ()) -> str:
     """Opens an issue per failure and parks the job, in one transaction; the VM stays `cleanup_required`.
+
+    `before`: changes of the same transaction.
 
     A failed action has told its sentence to the log already; what follows there says only what follows from it.
     """
+    # A parked run keeps its markers, also where the transaction that would have ended it was refused.
+    run.unmarking.clear()
     command = _force_command(run, failures)
     issues = [_build_issue(run, failure, command) for failure in failures]
     first, issue = failures[0], issues[0]
     error = _last_words(run, first, issue, issues)
     await run.journal.write(
+        *before,
         *(IssueOpened(one, _issue_line(one, failure)) for one, failure in zip(issues, failures, strict=True)),
         StepEnded(run.phase, StepStatus.FAILED, first.sentence, line=f"{run.phase.value} failed."),
         JobEnded(
@@ -54,6 +62,7 @@ async def refuse(run: Run, refused: Refused) -> str:
     verdict = of_refusal(
         refused.refusals,
         needs_revert=any(volume.needs_revert for volume in run.plan.volumes),
+        awaits_copy=bool(run.plan.awaiting),
         source_off=run.plan.source_powered_off,
     )
     error = {
@@ -66,6 +75,7 @@ async def refuse(run: Run, refused: Refused) -> str:
     await run.journal.write(
         StepEnded(run.phase, StepStatus.FAILED, refused.sentence),
         StatusRestored(run.plan.context_id, run.plan.former_status, f"Status back to {run.plan.former_status}."),
+        *await end_markers(run),
         JobEnded(
             JobState.FAILED,
             "The run ended; nothing was touched.",
@@ -89,17 +99,18 @@ def _build_issue(run: Run, failure: Failure, force_command: str | None) -> Issue
     action = failure.action
     now = run.tools.clock.now()
     kind = action.kind if action else None
-    target = action.target if action else Target()
+    target = action.target if action else failure.target or Target()
     severity = _severity(failure, kind)
     cause = action.id if action else f"{run.job.id}/{failure.phase.value}/{failure.sentence}"
+    issue_id = run.tools.ids.new_id()
     return Issue(
-        id=run.tools.ids.new_id(),
+        id=issue_id,
         cause=cause[:255],
         job_id=run.job.id,
         action_id=action.id if action else None,
         context_id=run.plan.context_id,
         vm_name=run.plan.vm_name,
-        kind=kind.value if kind else failure.phase.value,
+        kind=failure.issue_kind or (kind.value if kind else failure.phase.value),
         code=failure.code.value,
         severity=severity,
         state=IssueState.OPEN,
@@ -108,15 +119,23 @@ def _build_issue(run: Run, failure: Failure, force_command: str | None) -> Issue
         evidence={**failure.evidence, "unknown": failure.unknown},
         error=failure.upstream.as_json() if failure.upstream else None,
         guidance=build_guidance(
-            kind,
+            failure.issue_kind or kind or _open_phase(run, failure),
             target,
             job_id=run.job.id,
             remote_id=(action.remote_id or action.id) if action else None,
             force_command=force_command,
+            undo_command=f"oma undo {run.job.id}" if run.undoing is not None else None,
+            issue_id=issue_id,
         ),
         opened_at=now,
         due_at=due_time(severity, now),
     )
+
+
+def _open_phase(run: Run, failure: Failure) -> str | None:
+    """The phase, where what its issue is about may be given up."""
+    phase = failure.phase.value
+    return phase if is_in_doubt(phase, run.plan, run.actions) else None
 
 
 def _severity(failure: Failure, kind: ActionKind | None) -> Severity:
@@ -125,19 +144,26 @@ def _severity(failure: Failure, kind: ActionKind | None) -> Severity:
 
 
 def _last_words(run: Run, first: Failure, issue: Issue, issues: list[Issue]) -> dict[str, Any]:
-    action = first.action
     verdict = of_parked(run.plan, run.actions, {one.kind for one in issues}, run.job.id)
+    return {
+        **build_error(run, first),
+        "issue_id": issue.id,
+        "issue_ids": [one.id for one in issues],
+        "guidance": list(issue.guidance),
+        **verdict.as_json(),
+    }
+
+
+def build_error(run: Run, first: Failure) -> dict[str, Any]:
+    """What a run says of the failure that stopped it, however it ends."""
+    action = first.action
     return {
         "code": first.code.value if first.code in PARKING_CODES else Code.CLEANUP_FAILED.value,
         "detail": first.sentence,
         "phase": first.phase.value,
         "action": {"id": action.id, "kind": action.kind.value, "target": action.target.as_json()} if action else None,
         "upstream": first.upstream.as_json() if first.upstream else None,
-        "issue_id": issue.id,
-        "issue_ids": [one.id for one in issues],
-        "guidance": list(issue.guidance),
         "source_powered_off": run.plan.source_powered_off,
-        **verdict.as_json(),
     }
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from oma.domain.actions import ActionKind, PlannedAction, Target
 from oma.domain.evidence import Evidence
+from oma.domain.marking import build_leftover_unmarking, build_own_marking, build_unmarking
 from oma.domain.plan import Plan, TestVmPlan, VolumePlan
-from oma.domain.records import DiskRecord, FailoverRecord, VolumeRecord
+from oma.domain.records import FAILED, READY_FOR_FAILOVER, DiskRecord, FailoverRecord, VolumeRecord
 from oma.domain.states import PHASES, Phase, VolumePlace, phase_seq
 from oma.domain.verdict import SOURCE_OFF, was_source_powered_off
-from oma.domain.world import CloudVolume, Mapping, Unanswered
+from oma.domain.world import CloudVolume, Mapping, Mark, Unanswered
 from oma.workflow.holding import dead_injections, end_risks, plan_ends
 from oma.workflow.leftover import build_test_vm_plan, find_test_vm, left_alone, place_of
 from oma.workflow.revert_need import revert_need
@@ -44,7 +45,10 @@ def build_plan(evidence: Evidence) -> Plan:
             for failover in (*open_failovers, *_ended_drill(evidence))
             if (log := records.joblog_of(failover)) is not None and log.status in ("pending", "running")
         ),
-        actions=_plan_actions(volumes, oma_vm_id, test_vm, snapshots_to_delete(evidence, volumes), ends=ends),
+        actions=(
+            *build_leftover_unmarking(_leftover_marks(evidence)),
+            *_plan_actions(volumes, oma_vm_id, test_vm, snapshots_to_delete(evidence, volumes), ends=ends),
+        ),
         observed=(*_observations(evidence, volumes, test_vm), *dead_injections(evidence), *observed_doubts(evidence)),
         risks=(
             *_risks(volumes, powered_off=powered_off),
@@ -122,6 +126,7 @@ def _plan_volume(
         snapshot_id=snapshot.id if snapshot else None,
         needs_revert=need.needed,
         revert_reason=need.reason,
+        awaits_copy=need.awaits_copy,
     )
 
 
@@ -146,7 +151,8 @@ def _plan_actions(
     *,
     ends: Sequence[PlannedAction],
 ) -> tuple[PlannedAction, ...]:
-    actions: list[PlannedAction] = []
+    awaiting = [volume.name for volume in volumes if volume.awaits_copy]
+    actions = build_own_marking(tuple(one.volume_id for one in volumes), _worked_on(volumes, tracked))
     if test_vm is not None and test_vm.state == "Running" and not test_vm.kept:
         actions.append(
             PlannedAction(
@@ -164,7 +170,9 @@ def _plan_actions(
             Phase.SNAPSHOTS,
             ActionKind.DELETE_SNAPSHOT,
             Target(volume_id=volume.volume_id, volume_name=volume.name, snapshot_id=snapshot_id),
-            f"Delete snapshot {snapshot_id} of {volume.name} once every revert is proven.",
+            f"Keep snapshot {snapshot_id} of {volume.name}; it goes only after a completed replication."
+            if awaiting
+            else f"Delete snapshot {snapshot_id} of {volume.name} once every revert is proven.",
         )
         for volume in volumes
         for snapshot_id in tracked.get(volume.volume_id, [])
@@ -177,7 +185,7 @@ def _plan_actions(
             f"Attach {volume.name} to the OMA.",
         )
         for volume in volumes
-        if will_be_detached(volume) or volume.place is VolumePlace.DETACHED
+        if will_be_detached(volume) or volume.place is VolumePlace.DETACHED or volume.awaits_copy
     ]
     if test_vm is not None and test_vm.state in ("Running", "Stopped") and not test_vm.kept:
         actions.append(
@@ -188,15 +196,37 @@ def _plan_actions(
                 f"Destroy the leftover test VM {test_vm.name}; it is never expunged.",
             )
         )
-    actions.append(
-        PlannedAction(Phase.RESET, ActionKind.RESET_RECORDS, Target(), "Reset the records to ready_for_failover.")
-    )
+    status = f"{FAILED}: a full copy of {' and '.join(awaiting)} is awaited" if awaiting else READY_FOR_FAILOVER
+    actions.append(PlannedAction(Phase.RESET, ActionKind.RESET_RECORDS, Target(), f"Reset the records to {status}."))
+    marked = Target(volume_ids=tuple(one.volume_id for one in volumes))
+    actions.append(build_unmarking(Phase.RESET, marked, "Take the marker off again; nobody waits for it."))
     return tuple(actions)
 
 
+def _worked_on(volumes: tuple[VolumePlan, ...], tracked: dict[str, list[str]]) -> tuple[str, ...]:
+    """The snapshots that the run reverts to or deletes."""
+    ids = [
+        each
+        for volume in volumes
+        for each in (volume.snapshot_id if volume.needs_revert else None, *tracked.get(volume.volume_id, []))
+        if each
+    ]
+    return tuple(dict.fromkeys(ids))
+
+
+def _leftover_marks(evidence: Evidence) -> tuple[Mark, ...]:
+    """Markers of ours whose run has ended; any other one was refused by its guard."""
+    marks = () if isinstance(evidence.marks, Unanswered) else evidence.marks
+    return tuple(one for one in marks if one.job_id in evidence.records.ended_job_ids)
+
+
 def will_be_detached(volume: VolumePlan) -> bool:
-    """It hangs on the test VM, or on the OMA and has to be reverted (a revert wants it free)."""
-    return volume.place is VolumePlace.ON_TEST_VM or (volume.place is VolumePlace.ON_OMA and volume.needs_revert)
+    """It hangs on the test VM, or on the OMA and has to be reverted (a revert wants it free).
+
+    One that is copied whole stays on the OMA where that shows its device; attached again, it gets mapping and export.
+    """
+    leaves_the_oma = volume.needs_revert or (volume.awaits_copy and not volume.on_oma)
+    return volume.place is VolumePlace.ON_TEST_VM or (volume.place is VolumePlace.ON_OMA and leaves_the_oma)
 
 
 def _detach(volume: VolumePlan, test_vm: TestVmPlan | None) -> PlannedAction:
@@ -236,6 +266,11 @@ def _risks(volumes: tuple[VolumePlan, ...], *, powered_off: bool) -> tuple[str, 
     risks: list[str] = []
     if powered_off:
         risks.append(SOURCE_OFF)
+    risks += [
+        f"{volume.name} goes home as it is; don't fail over before a replication has copied it whole."
+        for volume in volumes
+        if volume.awaits_copy
+    ]
     reverts = sum(volume.needs_revert for volume in volumes)
     if reverts:
         risks.append(

@@ -12,11 +12,12 @@ from oma.workflow.revert_need import revert_need
 
 def build_refused(evidence: Evidence, refusals: tuple[Refusal, ...]) -> Refused:
     """The guards' refusals with the verdict on the untouched replica."""
-    needs_revert = any(revert_need(evidence, facts, place).needed for _, facts, place in places(evidence))
+    needs = [revert_need(evidence, facts, place) for _, facts, place in places(evidence)]
     return _build(
         evidence.records.context.vm_name,
         refusals,
-        needs_revert=needs_revert or not evidence.records.volumes,
+        needs_revert=any(one.needed for one in needs) or not evidence.records.volumes,
+        awaits_copy=any(one.awaits_copy for one in needs),
         source_off=was_source_powered_off(evidence.records),
     )
 
@@ -27,10 +28,13 @@ def build_refused_plan(plan: Plan, refusals: tuple[Refusal, ...]) -> Refused:
         plan.vm_name,
         refusals,
         needs_revert=any(volume.needs_revert for volume in plan.volumes),
+        awaits_copy=bool(plan.awaiting),
         source_off=plan.source_powered_off,
     )
 
 
-def _build(vm_name: str, refusals: tuple[Refusal, ...], *, needs_revert: bool, source_off: bool) -> Refused:
-    verdict = of_refusal(refusals, needs_revert=needs_revert, source_off=source_off)
+def _build(
+    vm_name: str, refusals: tuple[Refusal, ...], *, needs_revert: bool, awaits_copy: bool, source_off: bool
+) -> Refused:
+    verdict = of_refusal(refusals, needs_revert=needs_revert, awaits_copy=awaits_copy, source_off=source_off)
     return Refused(refusals, vm_name=vm_name, source_powered_off=source_off, **verdict.as_json())

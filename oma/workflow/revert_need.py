@@ -12,6 +12,7 @@ from oma.domain.holders import DeviceHolders
 from oma.domain.records import FailoverRecord
 from oma.domain.states import VolumePlace
 from oma.domain.world import CloudSnapshot, CloudVolume, Mapping, Unanswered, VolumeFacts
+from oma.workflow.awaited import awaits_copy
 from oma.workflow.doubt import earliest
 from oma.workflow.since import begun_at, last_cleanup_at, to_the_second
 from oma.workflow.tracking import is_ours_by_name
@@ -29,16 +30,32 @@ AT_THE_OMA: Final = "oma"
 class RevertNeed:
     needed: bool
     reason: str
+    awaits_copy: bool = False
+    """Its content is given up: it needs no revert, and is good only after a full copy."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Nobody may write to it unseen: a revert or a full copy is about to make it good."""
+        return self.needed or self.awaits_copy
 
 
 def revert_need(evidence: Evidence, facts: VolumeFacts, place: VolumePlace) -> RevertNeed:
     """Judged from where the volume is, who holds it, its mapping, and the steps that its failovers wrote."""
+    given_up = awaits_copy(evidence.records, facts.volume_id)
+    if given_up is not None:
+        return RevertNeed(needed=False, reason=given_up, awaits_copy=True)
     holder = _foreign_holder(evidence, facts)
     if holder is not None:
         return RevertNeed(needed=True, reason=f"{holder} holds its device while a failover is open")
+    undone = undone_detach(evidence, facts.volume_id)
     proven = proven_revert(evidence, facts.volume_id)
-    if proven is not None and place in (VolumePlace.DETACHED, VolumePlace.ON_OMA):
+    if undone is not None and proven is not None and _is_older(undone, proven):
+        undone = None
+    if undone is None and proven is not None and place in (VolumePlace.DETACHED, VolumePlace.ON_OMA):
         return RevertNeed(needed=False, reason=f"reverted already by job {proven.job_id} (action {proven.id})")
+    if undone is not None:
+        reason = f"job {undone.job_id} detached it and put it back unreverted (action {undone.id})"
+        return RevertNeed(needed=True, reason=reason)
     if place is not VolumePlace.ON_OMA:
         return RevertNeed(needed=True, reason=f"it is {place.value}, so it left the OMA")
     if facts.on_oma is not True:
@@ -61,6 +78,26 @@ def proven_revert(evidence: Evidence, volume_id: str) -> Action | None:
     ended = to_the_second(found.ended_at)
     begun = [begun_at(failover) for failover in evidence.records.failovers]
     return None if any(at is not None and at >= ended for at in begun) else found
+
+
+def _is_older(one: Action, other: Action) -> bool:
+    return one.ended_at is not None and other.ended_at is not None and one.ended_at < other.ended_at
+
+
+def undone_detach(evidence: Evidence, volume_id: str) -> Action | None:
+    """The detach of a run that went back, unless a completed replication that began afterwards made the disk good.
+
+    What showed then that it needed a revert may no longer show: it hangs on the OMA, mapped and seen.
+    """
+    found = next((one for one in reversed(evidence.records.undone) if one.target.volume_id == volume_id), None)
+    at = found.ended_at if found is not None else None
+    if at is None:
+        return found
+    copied = any(
+        row.status == "completed" and row.started_at is not None and earliest(evidence.records, row.started_at) > at
+        for row in evidence.records.replications
+    )
+    return None if copied else found
 
 
 def _foreign_holder(evidence: Evidence, facts: VolumeFacts) -> str | None:

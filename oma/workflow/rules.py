@@ -25,7 +25,6 @@ class Rule:
 
 GUARDS = "oma.workflow.guards"
 PHASES = "oma.workflow.phases"
-RECOVERY = "comes with the recovery after a crash; until then such a run parks with an issue"
 
 SECTIONS: Final = {
     1: "What the OMA is",
@@ -181,6 +180,12 @@ RULES: Final[tuple[Rule, ...]] = (
         ("oma.workflow.revert_need.revert_need",),
     ),
     Rule(
+        "5-awaited",
+        "A disk whose content a person gave up, with no replication completed since, needs no revert: it goes home, its"
+        " snapshots stay, the VM ends `failed`; every rule but those about its snapshot holds.",
+        ("oma.workflow.awaited.awaits_copy",),
+    ),
+    Rule(
         "5-missing",
         "One that needs a revert and has no usable snapshot stops everything before anything is touched.",
         (f"{GUARDS}.snapshots.snapshots_are_there",),
@@ -227,9 +232,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "5-unknown-revert",
         "A revert of unknown outcome is waited for, then repeated while nothing has attached the volume, a bounded "
-        "number of times; a person's APPLIED is no proof, RESYNC brings the disk home to be copied whole.",
-        (),
-        RECOVERY,
+        "number of times; a person's APPLIED is no proof, RESYNC brings the disk home to be copied whole; both wait.",
+        ("oma.domain.resolving", "oma.workflow.reverting", "oma.workflow.released", "oma.workflow.touched"),
     ),
     Rule(
         "6-status",
@@ -251,19 +255,33 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "6-foreign-marker",
         "A marker of another installation stops everything.",
-        (f"{GUARDS}.marks.foreign_marker",),
+        (f"{GUARDS}.marks.foreign_marker", "oma.workflow.remarking", "oma.service.lifting.confirm_lifted"),
+    ),
+    Rule(
+        "6-markers",
+        "One call marks all volumes of a run and one its snapshots, before its first change; they go in one call after "
+        "the run's end, which nobody waits for.",
+        ("oma.workflow.marking.set_markers", "oma.workflow.unmarking"),
+    ),
+    Rule(
+        "6-epochs",
+        "A database older than the world recovers nothing: all in flight is parked and runs are refused until a person "
+        "has looked.",
+        ("oma.domain.epochs.find_older", "oma.service.epochs", "oma.store.epochs"),
     ),
     Rule(
         "6-own-ids",
         "Every call carries the id that was journaled before it, and expires; a lost one is looked for by that id.",
-        ("oma.workflow.actions.perform", "oma.workflow.drivers.expiry"),
+        ("oma.workflow.actions.perform", "oma.workflow.expiring.find_expiry"),
     ),
     Rule(
         "6-take-over",
-        "Who takes a run over adopts or burns what may have been sent; markers are set and cleared; a database "
-        "older than the world recovers nothing.",
-        (),
-        RECOVERY,
+        "Who takes a run over, abandons, resolves, cancels or undoes an action adopts or burns its id first.",
+        (
+            "oma.workflow.giving_up.give_up",
+            "oma.workflow.sending.abandon",
+            "oma.service.deciding.look_and_decide",
+        ),
     ),
     Rule(
         "7-known",
@@ -287,6 +305,13 @@ RULES: Final[tuple[Rule, ...]] = (
         ("oma.domain.actions.KIND_RULES", "oma.workflow.drivers.DRIVERS"),
     ),
     Rule(
+        "8-undone",
+        "Before the first revert a failure or a cancel puts every volume that the run detached back on the OMA, each "
+        "only after its own detach has ended, and without its export where its content is not proven; after it the way "
+        "is forward only.",
+        ("oma.domain.undoing", "oma.workflow.compensation"),
+    ),
+    Rule(
         "8-force",
         "`force` passes exactly four things after a failed run: a test VM that won't stop, a snapshot that won't "
         "go, a test VM that won't go, an export that won't come back; each becomes a tracked leak.",
@@ -297,6 +322,6 @@ RULES: Final[tuple[Rule, ...]] = (
         "After every run it is checked from CloudStack's own log, the journal and the rows: nothing reverted while held"
         " or twice once written to, no snapshot gone before its proof, nothing foreign touched, every call journaled,"
         " and at rest either whole or parked with an issue for each uncertain action.",
-        ("oma.demo.checks.faults_of_a_cleaned_vm", "oma.demo.checks.faults_of_a_parked_vm"),
+        ("oma.demo.invariants.judge", "oma.demo.checks.faults_of_a_cleaned_vm"),
     ),
 )

@@ -124,8 +124,16 @@ class SweptCloud:
         self.list_vms_named = Shared[Sequence[CloudVm]](cloud.list_vms_named).get
         self.list_snapshots_named = Shared[Sequence[CloudSnapshot]](cloud.list_snapshots_named).get
         self.list_vm_events = cloud.list_vm_events
+        self.list_volume_events = cloud.list_volume_events
         self.find_host = cloud.find_host
         self.find_host_state = cloud.find_host_state
+        self.find_epoch = cloud.find_epoch
+        self.put_epoch = cloud.put_epoch
+        self.list_marks_of = cloud.list_marks_of
+        self.submit_set_marks = cloud.submit_set_marks
+        self.submit_clear_marks = cloud.submit_clear_marks
+        self.burn = cloud.burn
+        self.find_server_time = cloud.find_server_time
         self.submit_stop_vm = cloud.submit_stop_vm
         self.submit_destroy_vm = cloud.submit_destroy_vm
         self.submit_revert = cloud.submit_revert
@@ -149,7 +157,9 @@ class SweptVolumes:
         self.end_holders = volumes.end_holders
         self.submit_attach = volumes.submit_attach
         self.submit_detach = volumes.submit_detach
+        self.burn = volumes.burn
         self.wait_operation = volumes.wait_operation
+        self.list_open_operations = volumes.list_open_operations
         self.check = volumes.check
 
     async def scan_devices(self) -> DeviceScan:

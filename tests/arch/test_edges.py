@@ -17,12 +17,18 @@ EDGES = {
     ("oma/runtime/daemon.py", "_within"): "a stage of the stop: the next one follows all the same",
     ("oma/runtime/loops.py", "_turn"): "a loop of the daemon: the next turn follows",
     ("oma/runtime/worker.py", "_work"): "a run: it is parked with an issue, the daemon goes on",
+    ("oma/workflow/circuits.py", "_ask"): "a trial: the circuit moves on, whatever a strange answer made it raise",
     ("oma/workflow/sweep.py", "_answer"): "a shared question: every asker gets the error, none hangs",
     ("ossea/jobs.py", "_run"): "the loop that follows jobs: no waiter hangs on a fault of ours",
     ("volume_daemon/server/holders.py", "work"): "the thread of a scan: whoever waits for it is told",
     ("volume_daemon/server/opening.py", "_try_once"): "a start: the daemon answers why it waits, and tries again",
-    ("volume_daemon/server/operations.py", "_run"): "an operation: it ends as failed, the daemon goes on",
-    ("volume_daemon/server/operations.py", "_give_up"): "the last words of an operation whose journal is gone too",
+    (
+        "volume_daemon/server/cloud.py",
+        "_serve",
+    ): "a look at volumes: whoever waits for it is told, the next look goes on",
+    ("volume_daemon/server/carrying.py", "carry_out"): "an operation: it ends as failed, the daemon goes on",
+    ("volume_daemon/server/carrying.py", "_see_off"): "a fault that comes again: tried again as long as makes sense",
+    ("volume_daemon/server/carrying.py", "_give_up"): "the last words of an operation whose journal is gone too",
 }
 
 BROAD = {"Exception", "BaseException"}

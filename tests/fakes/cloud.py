@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from oma.domain.actions import Upstream
-from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent, VmHost
-from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.adapters.cloudstack import COMMANDS, TAG_COMMANDS, build_spent
+from oma.domain.actions import ActionKind, Upstream
+from oma.domain.world import EPOCH_KEY, MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, Marked, VmEvent, VmHost
+from oma.ports import Burn, Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.simulator.model import ApiError
 from ossea.simulator.model.entities import Job, JobStatus
 from ossea.simulator.model.world import Table
@@ -26,8 +27,15 @@ class FakeCloud:
         self.world = world
         self.weather = Weather(SYSTEM)
         self.may_see_hosts = True
+        self.honours_ids = True
+        """Whether it takes `customjobid`; old servers ignore it and give jobs ids of their own."""
+        self.may_burn = True
+        """Whether our role may spend an id, by `createTags`."""
+        self.event_resource = True
+        """Whether its event log says of which volume a line is."""
         self.host_states: dict[str, str] = {}
         """Host id → a state other than the model's."""
+        self.server_ahead = timedelta()
 
     async def list_volumes(self, volume_ids: Sequence[str]) -> Sequence[CloudVolume]:
         await self.weather.pass_by("list_volumes")
@@ -63,10 +71,49 @@ class FakeCloud:
         rows = reversed(self._list("listEvents", "event", resourceid=vm_id, resourcetype="VirtualMachine"))
         return [VmEvent(row["type"], _moment(row["created"]), row["description"], row["state"]) for row in rows]
 
+    async def list_volume_events(self, volume_id: str) -> Sequence[VmEvent]:
+        await self.weather.pass_by("list_volume_events")
+        if not self.event_resource:
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "unsupported", "the event log names no resource"))
+        rows = reversed(self._list("listEvents", "event", resourceid=volume_id, resourcetype="Volume"))
+        return [VmEvent(row["type"], _moment(row["created"]), row["description"], row["state"]) for row in rows]
+
     async def list_marks(self) -> Sequence[Mark]:
         await self.weather.pass_by("list_marks")
-        rows = self._list("listTags", "tag", resourcetype="Volume")
-        return [Mark(row["resourceid"], row["value"]) for row in rows if row["key"] == MARK_KEY]
+        return _marks(self._list("listTags", "tag"))
+
+    async def list_marks_of(self, what: Marked, ids: Sequence[str]) -> Sequence[Mark]:
+        await self.weather.pass_by("list_marks_of")
+        rows = [row for one in ids for row in self._list("listTags", "tag", resourcetype=what.value, resourceid=one)]
+        return _marks(rows)
+
+    async def submit_set_marks(
+        self, what: Marked, ids: Sequence[str], value: str, *, request_id: str, expires_at: datetime | None
+    ) -> str:
+        return await self._submit("createTags", request_id, expires_at, **_marking(what, ids, value))
+
+    async def submit_clear_marks(
+        self, what: Marked, ids: Sequence[str], value: str, *, request_id: str, expires_at: datetime | None
+    ) -> str:
+        return await self._submit("deleteTags", request_id, expires_at, **_marking(what, ids, value))
+
+    async def find_epoch(self, vm_id: str) -> str | None:
+        await self.weather.pass_by("find_epoch")
+        rows = self._list("listTags", "tag", resourcetype="UserVm", resourceid=vm_id)
+        return next((str(row["value"]) for row in rows if row["key"] == EPOCH_KEY), None)
+
+    async def put_epoch(self, vm_id: str, text: str, former: str | None) -> None:
+        await self.weather.pass_by("put_epoch")
+        words = {"resourceids": vm_id, "resourcetype": "UserVm", "tags[0].key": EPOCH_KEY}
+        if former == text:
+            return
+        if former is not None:
+            gone = self.world.ask("deleteTags", **words, **{"tags[0].value": former})
+            await self.world.wait_until_ended(str(gone["jobid"]))
+        made = str(self.world.ask("createTags", **words, **{"tags[0].value": text})["jobid"])
+        outcome = outcome_of(await self.world.wait_until_ended(made))
+        if outcome.status is not RemoteStatus.SUCCEEDED:
+            raise UpstreamError(Fault.FAILED, outcome.upstream or Upstream(SYSTEM, "unknown", "no tag"))
 
     async def find_host(self, vm_id: str) -> VmHost | None:
         await self.weather.pass_by("find_host")
@@ -97,18 +144,35 @@ class FakeCloud:
     async def submit_delete_snapshot(self, snapshot_id: str, *, request_id: str, expires_at: datetime | None) -> str:
         return await self._submit("deleteSnapshot", request_id, expires_at, id=snapshot_id)
 
-    async def wait_job(self, job_id: str) -> RemoteOutcome:
+    async def burn(self, request_id: str, kind: ActionKind, oma_vm_id: str, installation: str) -> Burn:
+        await self.weather.pass_by("burn")
+        if not (self.honours_ids and self.may_burn):
+            return Burn.UNPROVEN
+        command = "deleteTags" if kind is ActionKind.SET_MARKER else "createTags"
+        job = self.world.model.world.jobs.find(request_id)
+        if job is None:
+            words: dict[str, Any] = {"tags[0].key": EPOCH_KEY, "tags[0].value": f"{installation}:0"}
+            self.world.order(command, request_id, resourceids=oma_vm_id, resourcetype="UserVm", **words)
+        self.weather.answer("burn")
+        return Burn.SPENT if job is None or job.command == command else Burn.ARRIVED
+
+    async def find_server_time(self) -> datetime:
+        await self.weather.pass_by("find_server_time")
+        return self.world.clock.now() + self.server_ahead
+
+    async def wait_job(self, job_id: str, kind: ActionKind | None = None) -> RemoteOutcome:
         await self.weather.pass_by("wait_job")
         if self.world.model.world.jobs.find(job_id) is None:
             return RemoteOutcome(RemoteStatus.ABSENT, Upstream(SYSTEM, "431", f"no job {job_id}"))
-        return outcome_of(await self.world.wait_until_ended(job_id))
+        return _unless_spent(await self.world.wait_until_ended(job_id), kind)
 
-    async def query_job(self, job_id: str) -> RemoteOutcome:
+    async def query_job(self, job_id: str, kind: ActionKind | None = None) -> RemoteOutcome:
         await self.weather.pass_by("query_job")
         job = self.world.model.world.jobs.find(job_id)
         if job is None:
-            return RemoteOutcome(RemoteStatus.ABSENT, Upstream(SYSTEM, "431", f"no job {job_id}"))
-        return outcome_of(job)
+            status = RemoteStatus.ABSENT if self.honours_ids else RemoteStatus.UNTRACEABLE
+            return RemoteOutcome(status, Upstream(SYSTEM, "431", f"no job {job_id}"))
+        return _unless_spent(job, kind)
 
     async def check(self) -> str:
         await self.weather.pass_by("check")
@@ -119,10 +183,14 @@ class FakeCloud:
         if expires_at is not None and expires_at < self.world.clock.now():
             raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "401", "unable to verify user credentials"))
         try:
-            job_id = self.world.order(command, request_id, **params)
+            job_id = self.world.order(command, request_id, own_id=self.honours_ids, **params)
         except ApiError as error:
-            if self.world.model.world.jobs.find(request_id) is None:
+            job = self.world.model.world.jobs.find(request_id)
+            if job is None:
                 raise _upstream(error) from error
+            if job.command != command:
+                text = f"the job id {request_id} was spent on {job.command}; nothing was queued"
+                raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, str(error.errorcode), text)) from error
             job_id = request_id
         self.weather.answer(command)
         return job_id
@@ -144,6 +212,12 @@ class FakeCloud:
         return rows
 
 
+def _unless_spent(job: Job, kind: ActionKind | None) -> RemoteOutcome:
+    if kind is not None and job.command in TAG_COMMANDS and job.command != COMMANDS[kind]:
+        return RemoteOutcome(RemoteStatus.REFUSED, build_spent(job.id, job.command))
+    return outcome_of(job)
+
+
 def outcome_of(job: Job) -> RemoteOutcome:
     if job.status == JobStatus.PENDING:
         return RemoteOutcome(RemoteStatus.PENDING)
@@ -153,6 +227,21 @@ def outcome_of(job: Job) -> RemoteOutcome:
     code = result.get("errorcode")
     status = RemoteStatus.REFUSED if code == REFUSED else RemoteStatus.FAILED
     return RemoteOutcome(status, Upstream(SYSTEM, str(code or "unknown"), str(result.get("errortext") or "")), result)
+
+
+def _marks(rows: Sequence[dict[str, Any]]) -> list[Mark]:
+    ours = {one.value for one in Marked}
+    found = (row for row in rows if row["key"] == MARK_KEY and row["resourcetype"] in ours)
+    return [Mark(row["resourceid"], row["value"], Marked(row["resourcetype"])) for row in found]
+
+
+def _marking(what: Marked, ids: Sequence[str], value: str) -> dict[str, str]:
+    return {
+        "resourceids": ",".join(ids),
+        "resourcetype": what.value,
+        "tags[0].key": MARK_KEY,
+        "tags[0].value": value,
+    }
 
 
 def _upstream(error: ApiError) -> UpstreamError:

@@ -26,6 +26,7 @@ from tests.fakes.world import GIB, OMA_VM_ID, FakeWorld
 
 SPACE = UUID("5d1f6d4c-2222-4222-8222-222222222222")
 TEST_VM, OMA, NOWHERE = "test vm", "oma", "nowhere"
+INJECTION = "virtio-driver-injection"
 
 
 def uid(*words: object) -> str:
@@ -55,10 +56,12 @@ class BrokenVm:
     failover_status: str = "pending"
     job_type: str = "test"
     joblog_status: str = "running"
-    steps: tuple[str, ...] = ("virtio-driver-injection", "vm-creation", "volume-attachment")
+    steps: tuple[str, ...] = (INJECTION, "vm-creation", "volume-attachment")
     running_steps: tuple[str, ...] = ()
     last_sign_h: float = 1.5
     """Hours since the failover's last step ended."""
+    other_vm_ids: list[str] = field(default_factory=list)
+    """VMs of this failover that no record names."""
 
     @property
     def context_id(self) -> str:

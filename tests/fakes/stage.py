@@ -16,9 +16,12 @@ from oma.domain.actions import Action, ActionKind
 from oma.domain.events import Event
 from oma.domain.evidence import GuardLimits
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job
+from oma.domain.world import MARK_KEY
+from oma.ports import Ids
 from oma.service.cleanup import submit_cleanup
 from oma.service.deps import Deps
-from oma.store import SqlInventory, SqlJobReader, SqlJournalStore
+from oma.store import SqlInventory, SqlJobReader, SqlJournalStore, SqlSupervision
+from oma.store.transactions import DatabaseDoor
 from oma.workflow.bus import EventBus
 from oma.workflow.run import Figures, Tools
 from oma.workflow.runner import run_job
@@ -29,13 +32,23 @@ from tests.fakes.time_and_ids import CountingIds, FastClock
 from tests.fakes.volumes import FakeVolumes
 from tests.fakes.world import FakeWorld
 
-FIGURES = Figures(lease_s=3000.0, expires_s=6000.0, busy_wait_s=3000.0, settle_s=10.0, observe_timeout_s=30.0)
+FIGURES = Figures(
+    lease_s=3000.0,
+    expires_s=6000.0,
+    busy_wait_s=3000.0,
+    settle_s=10.0,
+    observe_timeout_s=30.0,
+    revert_window_s=30.0,
+)
 """Bounds that no busy machine reaches, but the time that an effect may take to show: a test that waits it out is slow."""
+
+
+TAG_COMMANDS = frozenset({"createTags", "deleteTags"})
 
 
 @dataclass
 class Stage:
-    door: Door
+    door: DatabaseDoor
     world: FakeWorld
     cloud: FakeCloud
     volumes: FakeVolumes
@@ -44,6 +57,8 @@ class Stage:
     tools: Tools
     vms: dict[str, BrokenVm] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    replicated: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Volume → what it has to hold, and its change id, since a test has replicated it again."""
 
     async def add(self, vm: BrokenVm | None = None) -> BrokenVm:
         """Puts a broken VM into the world and the rows."""
@@ -109,52 +124,81 @@ class Stage:
         return await self.rows(oma_issues, job_id=job_id, state="open")
 
     def commands(self) -> list[tuple[str, str]]:
-        """What CloudStack accepted, in order: command and volume, snapshot or VM."""
-        return [(one.command, one.snapshot_id or one.volume_id or one.vm_id or "") for one in self.world.accepted()]
+        """What CloudStack accepted but markers, in order: command and volume, snapshot or VM."""
+        accepted = (one for one in self.world.accepted() if one.command not in TAG_COMMANDS)
+        return [(one.command, one.snapshot_id or one.volume_id or one.vm_id or "") for one in accepted]
+
+    def tagged(self) -> list[tuple[str, str, str]]:
+        """What CloudStack accepted of markers, in order: command, kind of resource and value."""
+        accepted = (one for one in self.world.accepted() if one.command in TAG_COMMANDS)
+        return [(one.command, one.params["resourcetype"], one.params["tags[0].value"]) for one in accepted]
+
+    def marks(self) -> dict[str, str]:
+        """What carries a marker now, and its value."""
+        tags = self.world.model.world.tags.rows.values()
+        return {tag.resource_id: tag.value for tag in tags if tag.key == MARK_KEY}
 
     def count(self, command: str) -> int:
         return len(self.world.accepted(command))
+
+
+def build_stage(
+    door: DatabaseDoor,
+    cloud: FakeCloud,
+    volumes: FakeVolumes,
+    *,
+    figures: Figures = FIGURES,
+    limits: GuardLimits | None = None,
+    ids: Ids | None = None,
+) -> Stage:
+    """One daemon's parts over a database and a world that may outlive it; the world is not started."""
+    world, ids, bus = cloud.world, ids or CountingIds(), EventBus()
+    clock, limits = world.clock, limits or GuardLimits()
+    inventory, journal, jobs = SqlInventory(door), SqlJournalStore(door, bus.publish), SqlJobReader(door)
+    deps = Deps(
+        inventory=inventory,
+        journal=journal,
+        jobs=jobs,
+        controls=SqlSupervision(door, bus.publish),
+        cloud=cloud,
+        volumes=volumes,
+        clock=clock,
+        ids=ids,
+        bus=bus,
+        limits=limits,
+        observe_timeout_s=figures.observe_timeout_s,
+        busy_wait_s=figures.busy_wait_s,
+        longest_call_s=min(figures.expires_s, figures.lease_s),
+        revert_window_s=figures.revert_window_s,
+    )
+    tools = Tools(
+        inventory=inventory,
+        journal_store=journal,
+        cloud=cloud,
+        volumes=volumes,
+        clock=clock,
+        ids=ids,
+        bus=bus,
+        limits=limits,
+        figures=figures,
+        stop=deps.stopping,
+    )
+    stage = Stage(door, world, cloud, volumes, clock, deps, tools)
+    bus.on_event(stage.events.append)
+    bus.on_event(world.hear)
+    return stage
 
 
 @asynccontextmanager
 async def open_stage(
     *, figures: Figures = FIGURES, limits: GuardLimits | None = None, speed: float = 100.0
 ) -> AsyncIterator[Stage]:
-    clock, ids, bus = FastClock(speed), CountingIds(), EventBus()
-    world = FakeWorld(clock)
+    world = FakeWorld(FastClock(speed))
     cloud, volumes = FakeCloud(world), FakeVolumes(world)
     door = await Door.open("sqlite://")
     try:
         await door.write(metadata.create_all)
-        limits = limits or GuardLimits()
-        inventory, journal, jobs = SqlInventory(door), SqlJournalStore(door, bus.publish), SqlJobReader(door)
-        deps = Deps(
-            inventory=inventory,
-            journal=journal,
-            jobs=jobs,
-            cloud=cloud,
-            volumes=volumes,
-            clock=clock,
-            ids=ids,
-            bus=bus,
-            limits=limits,
-            observe_timeout_s=figures.observe_timeout_s,
-            busy_wait_s=figures.busy_wait_s,
-        )
-        tools = Tools(
-            inventory=inventory,
-            journal_store=journal,
-            cloud=cloud,
-            volumes=volumes,
-            clock=clock,
-            ids=ids,
-            bus=bus,
-            limits=limits,
-            figures=figures,
-            stop=deps.stopping,
-        )
-        stage = Stage(door, world, cloud, volumes, clock, deps, tools)
-        bus.on_event(stage.events.append)
+        stage = build_stage(door, cloud, volumes, figures=figures, limits=limits)
         world.start()
         try:
             yield stage

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
-from oma.domain.actions import Upstream
+from oma.domain.actions import ActionKind, Upstream
 from oma.domain.holders import DeviceHolder, DeviceHolders, ProcessId
 from oma.domain.world import DeviceLink, DeviceScan, Mapping, serial_of
-from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.ports import Burn, Fault, RemoteOutcome, RemoteStatus, UpstreamError, VolumeOperation
 from ossea.simulator.model import ApiError
 from tests.fakes.cloud import outcome_of
 from tests.fakes.faults import Weather
@@ -24,8 +26,13 @@ class Operation:
     command: str
     volume_id: str
     vm_id: str | None
+    created_at: datetime
+    export: bool = True
+    off: str | None = None
+    """The VM that it is to be detached from, where it was named."""
     outcome: RemoteOutcome = field(default_factory=lambda: RemoteOutcome(RemoteStatus.PENDING))
     overdue: bool = False
+    revoked: bool = False
     news: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -38,6 +45,8 @@ class FakeVolumes:
         self.weather = Weather(SYSTEM)
         self.operations: dict[str, Operation] = {}
         self.mappings: dict[str, Mapping] = {}
+        self.exported: dict[str, bool] = {}
+        """Volume id → whether its attachment came with an NBD export; absent where this daemon has not attached it."""
         self.fences: dict[str, int] = {}
         self.late: dict[str, asyncio.Event] = {}
         """Volume id → its operation is overdue at once, and ends only after this event."""
@@ -58,6 +67,9 @@ class FakeVolumes:
         self.surviving: set[ProcessId] = set()
         """Processes that no signal ends."""
         self._end_requests: dict[str, tuple[str, frozenset[ProcessId], str]] = {}
+        self._lanes: dict[str, asyncio.Lock] = {}
+        self.takes_back = True
+        """Whether it takes an order back; daemons of an older generation don't."""
         self.product_uuid: str | None = world.oma_vm_id
 
     async def close(self) -> None:
@@ -124,11 +136,32 @@ class FakeVolumes:
         self.ended.extend((volume_id, one.process, reason) for one in going if one.process is not None)
         self.holders[volume_id] = [one for one in held if one not in going]
 
-    async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
-        return await self._submit("attachVolume", volume_id, vm_id, request_id, fence)
+    async def submit_attach(
+        self, volume_id: str, vm_id: str, *, request_id: str, fence: int, export: bool = True
+    ) -> str:
+        return await self._submit("attachVolume", volume_id, vm_id, request_id, fence, export=export)
 
-    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int) -> str:
-        return await self._submit("detachVolume", volume_id, None, request_id, fence)
+    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int, vm_id: str | None = None) -> str:
+        return await self._submit("detachVolume", volume_id, None, request_id, fence, off=vm_id)
+
+    async def burn(self, request_id: str, kind: ActionKind, volume_id: str, *, fence: int) -> Burn:
+        await self.weather.pass_by("burn")
+        if not self.takes_back:
+            return Burn.UNPROVEN
+        if fence < self.fences.get(volume_id, 0):
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "fenced", "a newer fence was seen"))
+        self.fences[volume_id] = fence
+        operation = self.operations.get(request_id)
+        if operation is None:
+            command = "attachVolume" if kind is ActionKind.ATTACH_VOLUME else "detachVolume"
+            upstream = Upstream(SYSTEM, "cancelled", "the operation was cancelled before CloudStack was asked")
+            outcome = RemoteOutcome(RemoteStatus.REFUSED, upstream)
+            now = self.world.clock.now()
+            operation = Operation(request_id, command, volume_id, None, now, outcome=outcome, revoked=True)
+            operation.news.set()
+            self.operations[request_id] = operation
+        self.weather.answer("burn")
+        return Burn.SPENT if operation.revoked else Burn.ARRIVED
 
     async def wait_operation(self, operation_id: str, wait_s: float) -> RemoteOutcome:
         await self.weather.pass_by("wait_operation")
@@ -147,23 +180,50 @@ class FakeVolumes:
         outcome = operation.outcome
         return RemoteOutcome(outcome.status, outcome.upstream, outcome.detail, operation.overdue)
 
+    async def list_open_operations(self, volume_id: str) -> Sequence[VolumeOperation]:
+        await self.weather.pass_by("list_open_operations")
+        return [
+            VolumeOperation(one.id, one.command.removesuffix("Volume"), one.created_at)
+            for one in self.operations.values()
+            if one.volume_id == volume_id and one.outcome.status is RemoteStatus.PENDING
+        ]
+
     async def check(self) -> str:
         await self.weather.pass_by("check")
         return "The Volume Daemon answers; it is healthy."
 
-    async def _submit(self, command: str, volume_id: str, vm_id: str | None, request_id: str, fence: int) -> str:
+    async def _submit(
+        self,
+        command: str,
+        volume_id: str,
+        vm_id: str | None,
+        request_id: str,
+        fence: int,
+        *,
+        export: bool = True,
+        off: str | None = None,
+    ) -> str:
         await self.weather.pass_by(command)
-        if request_id not in self.operations:
-            if fence < self.fences.get(volume_id, 0):
-                raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "fenced", "a newer fence was seen"))
-            self.fences[volume_id] = fence
-            operation = Operation(request_id, command, volume_id, vm_id)
+        if fence < self.fences.get(volume_id, 0):
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "fenced", "a newer fence was seen"))
+        self.fences[volume_id] = fence
+        known = self.operations.get(request_id)
+        if known is None:
+            self.world.fences[request_id] = fence
+            operation = Operation(request_id, command, volume_id, vm_id, self.world.clock.now(), export, off)
             self.operations[request_id] = operation
             operation.task = asyncio.create_task(self._carry_out(operation))
+        elif not known.revoked and (known.command, known.volume_id, known.vm_id) != (command, volume_id, vm_id):
+            raise UpstreamError(Fault.REFUSED, Upstream(SYSTEM, "idempotency_key_reused", request_id))
         self.weather.answer(command)
         return request_id
 
     async def _carry_out(self, operation: Operation) -> None:
+        """One operation at a time per volume, in the order of their acceptance."""
+        async with self._lanes.setdefault(operation.volume_id, asyncio.Lock()):
+            await self._carry_out_alone(operation)
+
+    async def _carry_out_alone(self, operation: Operation) -> None:
         late = self.late.pop(operation.volume_id, None)
         if late is not None:
             operation.overdue = True
@@ -182,7 +242,14 @@ class FakeVolumes:
             return RemoteOutcome(RemoteStatus.FAILED, broken)
         if operation.vm_id is not None and self.world.holder_of(operation.volume_id) == operation.vm_id:
             return RemoteOutcome(RemoteStatus.SUCCEEDED)
-        words = {"id": operation.volume_id, **({"virtualmachineid": operation.vm_id} if operation.vm_id else {})}
+        holder = self.world.holder_of(operation.volume_id)
+        if operation.off is not None and holder not in {None, operation.off}:
+            text = f"the volume is attached to {holder}, and was to be taken off {operation.off}"
+            return RemoteOutcome(RemoteStatus.REFUSED, Upstream(SYSTEM, "volume_on_foreign_vm", text))
+        words: dict[str, Any] = {
+            "id": operation.volume_id,
+            **({"virtualmachineid": operation.vm_id} if operation.vm_id else {}),
+        }
         try:
             job_id = self.world.order(operation.command, operation.id, **words)
         except ApiError as error:
@@ -192,6 +259,8 @@ class FakeVolumes:
     def _map(self, operation: Operation) -> None:
         if operation.vm_id is None:
             self.mappings.pop(operation.volume_id, None)
+            self.exported.pop(operation.volume_id, None)
             return
+        self.exported[operation.volume_id] = operation.export
         path = f"/dev/disk/by-id/virtio-{serial_of(operation.volume_id)}"
         self.mappings[operation.volume_id] = Mapping(operation.volume_id, operation.vm_id, path, "oma", "detected")

@@ -7,10 +7,12 @@ be judged afterwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from oma.demo.invariants import Call
+from oma.domain.events import Event
 from ossea.simulator.model import (
     ApiError,
     ContentReverted,
@@ -26,33 +28,11 @@ from ossea.simulator.model import (
     seeding,
 )
 from ossea.simulator.model.entities import Job, JobStatus
+from ossea.simulator.model.witness import see
 from tests.fakes.time_and_ids import FastClock
 
 OMA_VM_ID = "0b000000-0000-4000-8000-000000000001"
 GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class Order:
-    """A changing call that reached CloudStack, and how the world stood when it did."""
-
-    number: int
-    command: str
-    request_id: str
-    params: Mapping[str, str]
-    at: float
-    """Unix seconds of the fast clock."""
-    accepted: bool
-    volume_id: str | None
-    snapshot_id: str | None
-    vm_id: str | None
-    """The VM that the call is about: named by it, or the volume's holder."""
-    holder: str | None
-    device_on: str | None
-    held_volume_ids: tuple[str, ...]
-    """Volumes on `vm_id`, by CloudStack's database."""
-    reverts_open: tuple[str, ...]
-    """Request ids of reverts sent before that had not succeeded yet."""
 
 
 @dataclass
@@ -63,7 +43,17 @@ class FakeWorld:
 
     def __post_init__(self) -> None:
         self.model = Model(self.settings, seed=7)
-        self.orders: list[Order] = []
+        self.orders: list[Call] = []
+        self.job_ids: dict[str, str] = {}
+        """Request id → the id of the job that it became."""
+        self.fences: dict[str, int] = {}
+        """Request id → the fence under which the Volume Daemon was asked for it, where that is known."""
+        self.sent: dict[str, float] = {}
+        """Id → when the OMA daemon sent anything under it last, whether it arrived or not; in the simulation only."""
+        self.find_last_event: Callable[[], int] | None = None
+        """Asks the database itself which event it has; without, the last that anybody was told counts."""
+        self.told: list[tuple[int, str]] = []
+        """Number and sentence of every event that a daemon told."""
         self.content: dict[str, str] = {}
         """Volume or snapshot id → what it holds, as a word."""
         self.changed = asyncio.Event()
@@ -111,6 +101,9 @@ class FakeWorld:
             case ContentReverted(snapshot_id=snapshot_id, volume_id=volume_id, fraction=fraction):
                 whole = self.content[snapshot_id]
                 self.content[volume_id] = whole if fraction == 1.0 else f"part of {whole}"
+                if see(self.model.world, "detachVolume", {"id": volume_id}).shown_on:
+                    # A guest has the device: it may have read the former bytes, and writes over the new ones.
+                    self.content[volume_id] += ", put back under a guest"
             case SnapshotErased(snapshot_id=row_id) | VolumeErased(volume_id=row_id):
                 self.content[row_id] = "erased"
             case _:
@@ -135,7 +128,10 @@ class FakeWorld:
         self.model.faults.add(Fault(kind=kind, command=command, **more))
 
     def ask(self, command: str, **params: str) -> dict[str, Any]:
-        return self.model.submit(command, params, self.clock.unix(), faults=())
+        answer = self.model.submit(command, params, self.clock.unix(), faults=())
+        if "jobid" in answer:
+            self._wake.set()
+        return answer
 
     def holder_of(self, volume_id: str) -> str | None:
         return self.model.world.volumes.rows[volume_id].vm_id
@@ -153,53 +149,47 @@ class FakeWorld:
 
     # Changing
 
-    def order(self, command: str, request_id: str, **params: str) -> str:
-        """Submits a changing call, logs it, and returns the job's id; raises `ApiError`."""
+    def order(self, command: str, request_id: str, *, own_id: bool = True, **params: str) -> str:
+        """Submits a changing call, logs it, and returns the job's id; raises `ApiError`.
+
+        `own_id` is off for a server that ignores `customjobid`.
+        """
         self.advance()
-        order = self._describe(command, request_id, params)
+        named = {name.lower(): value for name, value in params.items()}
+        call = Call(
+            number=len(self.orders) + 1,
+            at=self.clock.unix(),
+            command=command,
+            request_id=request_id,
+            params=params,
+            job_id=None,
+            seen=see(self.model.world, command, named),
+            after_seq=self._last_event(),
+            sent_at=self.sent.get(request_id),
+            fence=self.fences.get(request_id),
+        )
         try:
-            answer = self.model.submit(command, {**params, "customjobid": request_id}, self.clock.unix())
+            chosen = {"customjobid": request_id} if own_id else {}
+            answer = self.model.submit(command, {**params, **chosen}, self.clock.unix())
         except ApiError:
-            self.orders.append(order(accepted=False))
+            self.orders.append(call)
             raise
-        self.orders.append(order(accepted=True))
+        job_id = str(answer["jobid"])
+        self.orders.append(replace(call, job_id=job_id))
         self._wake.set()
-        return str(answer["jobid"])
+        self.job_ids[request_id] = job_id
+        return job_id
 
-    def _describe(self, command: str, request_id: str, params: Mapping[str, str]) -> Any:
-        rows = self.model.world
-        snapshot_id = params["id"] if command in {"revertSnapshot", "deleteSnapshot"} else None
-        volume_id = params.get("id") if command in {"attachVolume", "detachVolume"} else None
-        vm_id = params.get("id") if command.endswith("VirtualMachine") else params.get("virtualmachineid")
-        if snapshot_id is not None and snapshot_id in rows.snapshots.rows:
-            volume_id = rows.snapshots.rows[snapshot_id].volume_id
-        volume = rows.volumes.find(volume_id) if volume_id else None
-        vm_id = vm_id or (volume.vm_id if volume else None)
-        values: dict[str, Any] = {
-            "number": len(self.orders) + 1,
-            "command": command,
-            "request_id": request_id,
-            "params": dict(params),
-            "at": self.clock.unix(),
-            "volume_id": volume_id,
-            "snapshot_id": snapshot_id,
-            "vm_id": vm_id,
-            "holder": volume.vm_id if volume else None,
-            "device_on": (volume.device_on or volume.also_on) if volume else None,
-            "held_volume_ids": tuple(one.id for one in rows.volumes_on(vm_id)) if vm_id else (),
-            "reverts_open": tuple(
-                one.request_id
-                for one in self.orders
-                if one.command == "revertSnapshot" and not self._has_succeeded(one.request_id)
-            ),
-        }
-        return lambda *, accepted: Order(accepted=accepted, **values)
+    def _last_event(self) -> int | None:
+        if self.find_last_event is not None:
+            return self.find_last_event()
+        return max((seq for seq, _ in self.told[-20:]), default=None)
 
-    def _has_succeeded(self, job_id: str) -> bool:
-        job = self.model.world.jobs.find(job_id)
-        return job is not None and job.status == JobStatus.SUCCEEDED
+    def hear(self, event: Event) -> None:
+        """What a listener of a daemon is told."""
+        self.told.append((event.seq, event.sentence))
 
-    def accepted(self, command: str | None = None) -> list[Order]:
+    def accepted(self, command: str | None = None) -> list[Call]:
         return [one for one in self.orders if one.accepted and command in {None, one.command}]
 
     # What others do to it

@@ -56,7 +56,7 @@ def device_in_use(evidence: Evidence) -> Iterator[Refusal]:
         if place is not VolumePlace.ON_OMA or facts.on_oma is not True:
             # A device that should not be there is told of as such, with its holders.
             continue
-        leaves = revert_need(evidence, facts, place).needed
+        leaves = revert_need(evidence, facts, place).in_doubt
         if not (leaves or replication_open or failover_open):
             continue
         holders = facts.holders

@@ -16,6 +16,7 @@ from oma.workflow.guards.failovers import live_failover
 from oma.workflow.guards.places import places, to_revert
 from oma.workflow.leftover import find_test_vm
 from oma.workflow.live import judged_live_failovers
+from oma.workflow.revert_need import revert_need
 from oma.workflow.vm_history import destroyed_at
 
 EXPUNGE_DELAY: Final = timedelta(hours=24)
@@ -67,7 +68,9 @@ def test_vm_gives_back(evidence: Evidence) -> Iterator[Refusal]:
     if vm is None:
         return
     held = [facts.cloud for _, facts, _ in places(evidence) if isinstance(facts.cloud, CloudVolume)]
-    in_the_way = any(True for _ in to_revert(evidence)) or any(volume.vm_id == vm.id for volume in held)
+    in_doubt = any(revert_need(evidence, facts, place).awaits_copy for _, facts, place in places(evidence))
+    to_write = in_doubt or any(True for _ in to_revert(evidence))
+    in_the_way = to_write or any(volume.vm_id == vm.id for volume in held)
     if vm.state not in PASSING_VM_STATES | GIVING_VM_STATES and in_the_way:
         yield Refusal(
             Code.STATE_UNKNOWN,

@@ -6,6 +6,7 @@ A device that anybody holds on the OMA is never taken away: who does is asked ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from oma.domain.actions import ActionKind, PlannedAction
 from oma.domain.errors import Code
@@ -24,7 +25,8 @@ async def run(run: Run) -> PhaseOutcome:
     detaches = run.planned(Phase.DETACH, ActionKind.DETACH_VOLUME)
     if not stops and not ends and not detaches:
         return skipped("Nothing hangs where it has to be detached.")
-    async with run.tools.pace.turn():
+    # What an earlier process sent has had its turn: it is followed at once, however many go on after a restart.
+    async with nullcontext() if run.has_open_actions else run.tools.pace.turn():
         await perform(run, stops)
         await perform(run, ends)
         await _detach(run, detaches)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from oma.domain.actions import ActionKind, PlannedAction
 from oma.domain.errors import Code
 from oma.domain.states import Phase
-from oma.workflow.actions import perform, skip
+from oma.workflow.actions import perform
 from oma.workflow.finishing import park_after_sent
+from oma.workflow.gone import build_gone, leave_gone, left_away
 from oma.workflow.look import Look, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
+from oma.workflow.released import may_go_home, released_reverts, wait_before_attach
 from oma.workflow.run import Failure, Parked, Run
+from oma.workflow.stragglers import end_stragglers
 
 
 async def run(run: Run) -> PhaseOutcome:
@@ -19,27 +22,38 @@ async def run(run: Run) -> PhaseOutcome:
     if not attaches:
         return skipped("Every volume is home already.")
     _require_proof(run)
-    todo = [one for one in attaches if run.is_unsent(one)]
+    by_word = {action.target.volume_id for action in released_reverts(run)}
+    await _attach(run, attaches, [one for one in attaches if one.target.volume_id not in by_word])
+    await _attach(run, attaches, [one for one in attaches if one.target.volume_id in by_word])
+    done = sum(run.is_executed(one) for one in attaches)
+    away = "".join(f" {run.plan.get_volume(one).name} stays away." for one in sorted(left_away(run)))
+    return completed(f"Attached {count(done, 'volume')} to the OMA; every device is there.{away}")
+
+
+async def _attach(run: Run, attaches: Sequence[PlannedAction], group: Sequence[PlannedAction]) -> None:
+    """Those of the group; volumes that go home by a person's word wait first, and nobody waits for them."""
+    todo = [one for one in group if run.is_unsent(one)]
     if todo:
+        await wait_before_attach(run, todo)
+        straggling = await end_stragglers(run, [one.target.get_volume_id() for one in todo])
+        if straggling:
+            await park_after_sent(run, attaches, list(straggling.values()))
         look = await settled_look(run, [one.target.get_volume_id() for one in todo], [run.plan.oma_vm_id])
+        todo = [one for one in todo if not await leave_gone(run, one, look)]
         failures = _what_moved(run, todo, look)
         if failures:
             await park_after_sent(run, attaches, failures)
-        for one in todo:
-            if run.find_action(one) is None and look.is_home(one.target.get_volume_id(), run.plan.oma_vm_id):
-                sentence = f"{run.name_of(one.target)} is home already; CloudStack and the OMA agree."
-                await skip(run, one, sentence, look.describe(one.target.get_volume_id()))
-    await perform(run, attaches, in_order=True)
-    done = sum(run.is_executed(one) for one in attaches)
-    return completed(f"Attached {count(done, 'volume')} to the OMA; every device is there.")
+        # One that is home already is asked for all the same: the Volume Daemon changes nothing in CloudStack then, and
+        # sees to mapping and export, which whoever brought it home may not have made.
+    await perform(run, group, in_order=True)
 
 
 def _require_proof(run: Run) -> None:
-    """No volume is attached before its own revert is proven, however the phases were asked for."""
+    """No volume is attached before its own revert is proven or given up, however the phases were asked for."""
     unproven = [
         run.name_of(one.target)
         for one in run.planned(Phase.SNAPSHOTS, ActionKind.REVERT_SNAPSHOT)
-        if not run.is_executed(one)
+        if not may_go_home(run, one)
     ]
     if unproven:
         sentence = f"The revert of {', '.join(unproven)} is not proven; nothing is attached."
@@ -62,8 +76,8 @@ def _problem(run: Run, one: PlannedAction, look: Look) -> Failure | None:
     volume_id, name = one.target.get_volume_id(), run.name_of(one.target)
     volume = look.volumes.get(volume_id)
     if volume is None:
-        sentence = f"Alarm: CloudStack no longer lists {name}."
-    elif not volume.is_settled:
+        return build_gone(run, volume_id, look, Phase.REATTACH)
+    if not volume.is_settled:
         sentence = (
             f"{name} stayed in transition for {run.tools.figures.busy_wait_s:.0f} s; it is not attached under it."
         )

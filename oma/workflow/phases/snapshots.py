@@ -13,7 +13,7 @@ from oma.domain.actions import ActionKind, PlannedAction
 from oma.domain.changes import PointOfNoReturnPassed, TrackingCleared
 from oma.domain.errors import Code
 from oma.domain.records import VmRecords
-from oma.domain.states import Phase
+from oma.domain.states import ActionState, Phase
 from oma.domain.world import CloudSnapshot, CloudVolume
 from oma.ports import UpstreamError
 from oma.workflow.actions import perform, skip
@@ -22,9 +22,12 @@ from oma.workflow.finishing import park_after_sent
 from oma.workflow.forcing import is_left_behind, wait_until_dead
 from oma.workflow.look import Look, ask, settled_look
 from oma.workflow.phases.outcome import PhaseOutcome, completed, count, skipped
+from oma.workflow.released import keep_snapshots, may_go_home, unproven_reverts, wait_before_reverts
+from oma.workflow.reverting import revert_until_proven
 from oma.workflow.run import Failure, Parked, Run, code_of
 from oma.workflow.since import oldest_failover_at, written_since
 from oma.workflow.snapshot_rules import older_in_between, snapshot_problems
+from oma.workflow.touched import find_touch_before_sending
 from oma.workflow.tracking import SNAPSHOT_NAME, is_ours_by_name, tracked_by_failovers
 
 
@@ -33,10 +36,18 @@ async def run(run: Run) -> PhaseOutcome:
     deletes = run.planned(Phase.SNAPSHOTS, ActionKind.DELETE_SNAPSHOT)
     await _revert(run, reverts)
     _require_proof(run, reverts)
-    await _delete(run, deletes)
+    unproven = unproven_reverts(run)
+    await (keep_snapshots(run, deletes) if unproven else _delete(run, deletes))
     await _clear_tracking(run, deletes)
     if not reverts and not deletes:
         return skipped("No volume needs a revert and no snapshot of ours is left; the tracking is clear.")
+    if unproven:
+        proven = sum(run.is_executed(one) for one in reverts)
+        return completed(
+            f"Reverted {count(proven, 'volume')}, each proven by its own job; "
+            f"{count(len(unproven), 'volume')} left by a person's word without a proof, so that "
+            f"{count(len(deletes), 'snapshot')} are kept; cleared the tracking."
+        )
     kept = sum(is_left_behind(run.find_action(one)) for one in deletes)
     left = f"left {count(kept, 'snapshot')} behind by force; " if kept else ""
     return completed(
@@ -46,7 +57,13 @@ async def run(run: Run) -> PhaseOutcome:
 
 
 async def _revert(run: Run, reverts: Sequence[PlannedAction]) -> None:
-    todo = [one for one in reverts if run.find_action(one) is None]
+    await wait_before_reverts(run, reverts)
+    todo = [one for one in reverts if run.is_unbegun(one)]
+    if run.plan.awaiting and not todo:
+        # No process that a forced stop left behind may write under the next copy either.
+        failures = await wait_until_dead(run)
+        if failures:
+            await park_after_sent(run, reverts, failures)
     if todo:
         failures = await wait_until_dead(run) or await _problems_before_revert(run, todo)
         if failures:
@@ -56,7 +73,7 @@ async def _revert(run: Run, reverts: Sequence[PlannedAction]) -> None:
                 PointOfNoReturnPassed(f"Point of no return: {count(len(todo), 'revert')} of {run.plan.vm_name} next.")
             )
             run.reverted = True
-    await perform(run, reverts, ask_first=lambda one: _ask_again(run, one))
+    await revert_until_proven(run, reverts, lambda one: _ask_again(run, one))
 
 
 async def _ask_again(run: Run, one: PlannedAction) -> None:
@@ -69,6 +86,18 @@ async def _ask_again(run: Run, one: PlannedAction) -> None:
         failures = [Failure(code_of(error), sentence, Phase.SNAPSHOTS, upstream=error.upstream)]
     if failures:
         raise Parked(failures)
+    await _refuse_touched(run, one)
+
+
+async def _refuse_touched(run: Run, one: PlannedAction) -> None:
+    """None is repeated over what somebody may have written; where nobody can tell, a person's word decides."""
+    action = run.find_action(one)
+    touch = await find_touch_before_sending(run, action)
+    by_word = action is not None and action.state is ActionState.MANUAL_MARKED_AS_ROLLED_BACK
+    if touch is None or (by_word and not touch.told):
+        return
+    sentence = f"{run.name_of(one.target)} is not reverted again: {touch.sentence}."
+    raise Parked([Failure(Code.CLEANUP_FAILED, sentence, Phase.SNAPSHOTS, evidence={"touched": touch.sentence})])
 
 
 async def _problems_before_revert(run: Run, todo: Sequence[PlannedAction]) -> list[Failure]:
@@ -160,8 +189,8 @@ def _free_problems(run: Run, one: PlannedAction, look: Look) -> list[str]:
 
 
 def _require_proof(run: Run, reverts: Sequence[PlannedAction]) -> None:
-    """No snapshot is deleted before every revert is proven by its own job."""
-    unproven = [run.name_of(one.target) for one in reverts if not run.is_executed(one)]
+    """Nothing goes on before every revert is proven by its own job, or given up by a person."""
+    unproven = [run.name_of(one.target) for one in reverts if not may_go_home(run, one)]
     if unproven:
         sentence = f"Not every revert is proven ({', '.join(unproven)}); the snapshots are kept."
         raise Parked([Failure(Code.CLEANUP_FAILED, sentence, Phase.SNAPSHOTS, unknown=True)])

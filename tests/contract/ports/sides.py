@@ -66,6 +66,9 @@ class Side(Protocol):
     async def count_jobs(self, command: str, entity_id: str) -> int:
         """How many jobs CloudStack has made of this change of this volume or snapshot."""
 
+    async def is_exported(self, volume_id: str) -> bool:
+        """Whether the volume has an NBD export on the OMA."""
+
     def hold(self, volume_id: str, name: str) -> AbstractAsyncContextManager[Held]:
         """A program of this name has the volume's device open on the OMA, in itself and in a child."""
 
@@ -91,7 +94,7 @@ class FakeSide:
         self.world.add_vm_snapshot(vm_id)
 
     async def tag_volume(self, volume_id: str, key: str, value: str) -> None:
-        words = {"tags[0].key": key, "tags[0].value": value}
+        words: dict[str, Any] = {"tags[0].key": key, "tags[0].value": value}
         job_id = self.world.order("createTags", str(uuid4()), resourceids=volume_id, resourcetype="Volume", **words)
         await self.world.wait_until_ended(job_id)
 
@@ -109,6 +112,9 @@ class FakeSide:
         orders = self.world.accepted(command)
         return sum(entity_id in {order.volume_id, order.snapshot_id} for order in orders)
 
+    async def is_exported(self, volume_id: str) -> bool:
+        return self.volumes.exported.get(volume_id, False)
+
     @asynccontextmanager
     async def hold(self, volume_id: str, name: str) -> AsyncIterator[Held]:
         seen = [hold_fake(number, name) for number in (4711, 4712)]
@@ -125,6 +131,7 @@ class RealSide:
     cloud: CloudStackCloud
     volumes: VolumeDaemonVolumes
     device_root: Path
+    nbd_dir: Path
     client: CloudStack
 
     async def seed(self, **rows: Any) -> None:
@@ -153,6 +160,10 @@ class RealSide:
             call["command"] == command and call["params"].get("id") == entity_id and call["jobid"] is not None
             for call in calls
         )
+
+    async def is_exported(self, volume_id: str) -> bool:
+        found = [path.read_text() for path in self.nbd_dir.iterdir()]
+        return any(f"virtio-{serial_of(volume_id)}" in text for text in found)
 
     @asynccontextmanager
     async def hold(self, volume_id: str, name: str) -> AsyncIterator[Held]:
@@ -204,6 +215,7 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.device_root = directory / "by-id"
+        self.nbd_dir = directory / "nbd"
         simulator = ["serve", "--host", HOST, "--port", "0", "--admin-port", "0", "--devices", "file"]
         simulator += ["--state-dir", str(directory / "cloud"), "--device-root", str(self.device_root)]
         simulator += ["--oma-vm-id", OMA_VM_ID, "--api-key", KEY, "--secret-key", SECRET]
@@ -213,7 +225,7 @@ class Processes:
 
     def start(self) -> None:
         self.device_root.mkdir()
-        (self._directory / "nbd").mkdir()
+        self.nbd_dir.mkdir()
         asyncio.run(self.simulator.start())
         self._prepare()
         asyncio.run(self.volume_daemon.start())
@@ -241,7 +253,7 @@ class Processes:
             "volume_daemon": {
                 "port": 0,
                 "device_root": str(self.device_root),
-                "nbd_config_dir": str(self._directory / "nbd"),
+                "nbd_config_dir": str(self.nbd_dir),
                 "product_uuid_path": str(uuid_path),
                 # Some machines hide their first process even from root; what the tests start is readable.
                 "holder_scope": "readable",
@@ -260,4 +272,11 @@ async def real_side(processes: Processes) -> AsyncIterator[RealSide]:
     ):
         await admin.put_settings(time_scale=TIME_SCALE)
         await admin.clear_faults()
-        yield RealSide(admin, CloudStackCloud(client), VolumeDaemonVolumes(daemon), processes.device_root, client)
+        yield RealSide(
+            admin,
+            CloudStackCloud(client),
+            VolumeDaemonVolumes(daemon),
+            processes.device_root,
+            processes.nbd_dir,
+            client,
+        )

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark
-from oma.ports import Fault, RemoteStatus, UpstreamError
+from oma.domain.actions import ActionKind
+from oma.domain.world import MARK_KEY, CloudSnapshot, CloudVm, CloudVolume, Mark, Marked
+from oma.ports import Burn, Fault, RemoteStatus, UpstreamError
 from ossea.simulator.model import FaultKind
 from ossea.simulator.model.catalog import HOST_ID
 from tests.contract.ports.scene import MADE_AT, SIZE, Scene, new_id
 from tests.contract.ports.sides import Side
+from tests.fakes.world import OMA_VM_ID
 
 
 def soon() -> datetime:
@@ -94,6 +96,89 @@ async def test_the_events_of_exactly_one_vm_oldest_first(side: Side) -> None:
     assert all(event.at is not None and event.at.utcoffset() == timedelta(0) for event in events)
     assert "VM.DESTROY" not in [event.type for event in await side.cloud.list_vm_events(other.vm)]
     assert list(await side.cloud.list_vm_events(new_id())) == []
+
+
+async def test_markers_are_set_on_all_or_on_none_and_cleared_by_their_value(side: Side) -> None:
+    scene = await Scene(side).seed()
+    cloud, ids = side.cloud, [scene.data, scene.free]
+    request_id = new_id()
+    job_id = await _mark(side, Marked.VOLUME, ids, "oma/job-1", request_id)
+    assert job_id == request_id
+    assert (await cloud.wait_job(job_id)).status is RemoteStatus.SUCCEEDED
+    assert {one.volume_id: one.value for one in await cloud.list_marks_of(Marked.VOLUME, [*ids, scene.root])} == (
+        dict.fromkeys(ids, "oma/job-1")
+    )
+
+    other = await _mark(side, Marked.VOLUME, [scene.root, scene.data], "oma-2/job-9", new_id())
+    assert (await cloud.wait_job(other)).status is RemoteStatus.FAILED
+    assert await cloud.list_marks_of(Marked.VOLUME, [scene.root]) == []
+
+    nothing = await _unmark(side, ids, "oma-2/job-9")
+    assert (await cloud.wait_job(nothing)).status is RemoteStatus.FAILED
+    cleared = await _unmark(side, ids, "oma/job-1")
+    assert (await cloud.wait_job(cleared)).status is RemoteStatus.SUCCEEDED
+    assert await cloud.list_marks_of(Marked.VOLUME, ids) == []
+
+
+async def _mark(side: Side, what: Marked, ids: list[str], value: str, request_id: str) -> str:
+    return await side.cloud.submit_set_marks(what, ids, value, request_id=request_id, expires_at=soon())
+
+
+async def _unmark(side: Side, ids: list[str], value: str) -> str:
+    return await side.cloud.submit_clear_marks(Marked.VOLUME, ids, value, request_id=new_id(), expires_at=soon())
+
+
+async def test_a_snapshots_marker_goes_with_the_snapshot(side: Side) -> None:
+    scene = await Scene(side).seed()
+    marked = await _mark(side, Marked.SNAPSHOT, [scene.snapshot], "oma/job-1", new_id())
+    assert (await side.cloud.wait_job(marked)).status is RemoteStatus.SUCCEEDED
+    mark = Mark(scene.snapshot, "oma/job-1", Marked.SNAPSHOT)
+    assert await side.cloud.list_marks_of(Marked.SNAPSHOT, [scene.snapshot]) == [mark]
+    assert mark in await side.cloud.list_marks()
+    gone = await side.cloud.submit_delete_snapshot(scene.snapshot, request_id=new_id(), expires_at=soon())
+    assert (await side.cloud.wait_job(gone)).status is RemoteStatus.SUCCEEDED
+    assert await side.cloud.list_marks_of(Marked.SNAPSHOT, [scene.snapshot]) == []
+
+
+async def test_an_epoch_is_put_in_the_place_of_the_one_before(side: Side) -> None:
+    scene = await Scene(side).seed()
+    assert await side.cloud.find_epoch(scene.vm) is None
+    await side.cloud.put_epoch(scene.vm, "oma:1", None)
+    await side.cloud.put_epoch(scene.vm, "oma:2", "oma:1")
+    await side.cloud.put_epoch(scene.vm, "oma:2", "oma:2")
+    assert await side.cloud.find_epoch(scene.vm) == "oma:2"
+
+
+@pytest.mark.parametrize("former", [None, "oma:56"])
+async def test_an_epoch_that_nobody_expected_stays(side: Side, former: str | None) -> None:
+    """The witness of a newer database is never taken off by an older one."""
+    scene = await Scene(side).seed()
+    await side.cloud.put_epoch(scene.vm, "oma:57", None)
+    with pytest.raises(UpstreamError):
+        await side.cloud.put_epoch(scene.vm, "oma:13", former)
+    assert await side.cloud.find_epoch(scene.vm) == "oma:57"
+
+
+async def test_the_events_of_exactly_one_volume_oldest_first(side: Side) -> None:
+    scene = await Scene(side).seed()
+    for volume_id in (scene.data, scene.free):
+        for order in ("detach", "attach"):
+            request_id = new_id()
+            if order == "attach":
+                await side.volumes.submit_attach(volume_id, OMA_VM_ID, request_id=request_id, fence=1)
+            elif volume_id == scene.data:
+                await side.volumes.submit_detach(volume_id, request_id=request_id, fence=1)
+            else:
+                continue
+            while (await side.volumes.wait_operation(request_id, 20)).status is RemoteStatus.PENDING:
+                pass
+    events = await side.cloud.list_volume_events(scene.data)
+    types = [event.type for event in events]
+    assert types.index("VOLUME.DETACH") < types.index("VOLUME.ATTACH")
+    assert all(event.at is not None and event.at.utcoffset() == timedelta(0) for event in events)
+    assert list(events) == sorted(events, key=lambda event: event.at or MADE_AT)
+    assert "VOLUME.DETACH" not in {event.type for event in await side.cloud.list_volume_events(scene.free)}
+    assert list(await side.cloud.list_volume_events(new_id())) == []
 
 
 async def test_markers_are_listed_by_their_volume(side: Side) -> None:
@@ -227,6 +312,47 @@ async def test_a_call_whose_answer_is_lost_is_found_by_its_id(side: Side) -> Non
         await side.cloud.submit_revert(scene.snapshot, request_id=job_id, expires_at=soon())
     assert raised.value.fault is Fault.NO_ANSWER
     assert (await side.cloud.wait_job(job_id)).status is RemoteStatus.SUCCEEDED
+
+
+async def test_an_id_that_is_given_up_is_spent_and_its_call_never_runs(side: Side) -> None:
+    scene = await Scene(side).seed()
+    given_up = new_id()
+    for _ in range(2):
+        assert await side.cloud.burn(given_up, ActionKind.REVERT_SNAPSHOT, OMA_VM_ID, "oma") is Burn.SPENT
+    with pytest.raises(UpstreamError) as raised:
+        await side.cloud.submit_revert(scene.snapshot, request_id=given_up, expires_at=soon())
+    assert raised.value.fault is Fault.REFUSED
+    assert await side.count_jobs("revertSnapshot", scene.snapshot) == 0
+    (volume,) = await side.cloud.list_volumes([scene.free])
+    assert volume.is_settled
+    for outcome in (
+        await side.cloud.wait_job(given_up, ActionKind.REVERT_SNAPSHOT),
+        await side.cloud.query_job(given_up, ActionKind.REVERT_SNAPSHOT),
+    ):
+        assert outcome.status is RemoteStatus.REFUSED, "whatever became of the job that it was spent on"
+
+
+async def test_a_call_that_came_in_before_its_id_was_given_up_has_arrived(side: Side) -> None:
+    scene = await Scene(side).seed()
+    job_id = await side.cloud.submit_revert(scene.snapshot, request_id=new_id(), expires_at=soon())
+    assert await side.cloud.burn(job_id, ActionKind.REVERT_SNAPSHOT, OMA_VM_ID, "oma") is Burn.ARRIVED
+    assert (await side.cloud.wait_job(job_id)).status is RemoteStatus.SUCCEEDED
+
+
+async def test_the_id_of_a_marking_is_given_up_by_another_command(side: Side) -> None:
+    scene = await Scene(side).seed()
+    given_up, marked = new_id(), new_id()
+    assert await side.cloud.burn(given_up, ActionKind.SET_MARKER, OMA_VM_ID, "oma") is Burn.SPENT
+    await side.cloud.submit_set_marks(Marked.VOLUME, [scene.free], "oma/1", request_id=marked, expires_at=soon())
+    assert await side.cloud.burn(marked, ActionKind.SET_MARKER, OMA_VM_ID, "oma") is Burn.ARRIVED
+    with pytest.raises(UpstreamError):
+        await side.cloud.submit_set_marks(Marked.VOLUME, [scene.free], "oma/1", request_id=given_up, expires_at=soon())
+
+
+async def test_the_servers_clock_is_told(side: Side) -> None:
+    first = await side.cloud.find_server_time()
+    assert first.utcoffset() == timedelta(0)
+    assert await side.cloud.find_server_time() >= first
 
 
 async def test_it_says_in_a_sentence_that_it_answers(side: Side) -> None:

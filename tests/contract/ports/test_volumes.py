@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from oma.domain.actions import ActionKind
 from oma.domain.holders import INJECTION, DeviceHolders, ProcessId
-from oma.ports import Fault, RemoteOutcome, RemoteStatus, UpstreamError
+from oma.ports import Burn, Fault, RemoteOutcome, RemoteStatus, UpstreamError
 from ossea.simulator.model import FaultKind
 from tests.contract.ports.scene import Scene, new_id
 from tests.contract.ports.sides import Side
@@ -41,6 +44,20 @@ async def test_a_volume_is_attached_to_the_oma_mapped_and_seen(side: Side) -> No
     assert volume.vm_id == OMA_VM_ID
 
 
+async def test_a_volume_comes_home_without_its_export_where_that_is_asked_for(side: Side) -> None:
+    scene = await Scene(side).seed()
+    operation_id = await side.volumes.submit_attach(scene.free, OMA_VM_ID, request_id=new_id(), fence=1, export=False)
+    assert (await _ended(side, operation_id)).status is RemoteStatus.SUCCEEDED
+    assert (await side.volumes.scan_devices()).shows(scene.free)
+    mapping = await side.volumes.find_mapping(scene.free)
+    assert mapping is not None
+    assert mapping.operation_mode == "oma"
+    assert not await side.is_exported(scene.free)
+    await _ended(side, await side.volumes.submit_detach(scene.free, request_id=new_id(), fence=1))
+    await _attach(side, scene.free)
+    assert await side.is_exported(scene.free)
+
+
 async def test_a_volume_is_detached_unmapped_and_gone(side: Side) -> None:
     scene = await Scene(side).seed()
     await _attach(side, scene.free)
@@ -60,6 +77,19 @@ async def test_a_volume_is_detached_from_a_test_vm(side: Side) -> None:
     assert volume.vm_id is None
 
 
+async def test_a_volume_is_not_taken_off_another_vm_than_the_one_named(side: Side) -> None:
+    scene = await Scene(side).seed()
+    refused = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1, vm_id=OMA_VM_ID)
+    outcome = await _ended(side, refused)
+    assert outcome.status is RemoteStatus.REFUSED
+    assert outcome.upstream is not None
+    assert outcome.upstream.code == "volume_on_foreign_vm"
+    (volume,) = await side.cloud.list_volumes([scene.data])
+    assert volume.vm_id == scene.vm
+    named = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1, vm_id=scene.vm)
+    assert (await _ended(side, named)).status is RemoteStatus.SUCCEEDED
+
+
 async def test_the_same_id_is_done_once(side: Side) -> None:
     scene = await Scene(side).seed()
     operation_id = new_id()
@@ -77,6 +107,35 @@ async def test_an_older_fence_is_refused(side: Side) -> None:
         await side.volumes.submit_detach(scene.free, request_id=new_id(), fence=6)
     assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "fenced")
     assert await side.count("detachVolume", scene.free) == 0
+
+
+async def test_an_order_that_is_taken_back_never_happens_also_where_it_comes_later(side: Side) -> None:
+    scene = await Scene(side).seed()
+    given_up = new_id()
+    for _ in range(2):
+        burnt = await side.volumes.burn(given_up, ActionKind.DETACH_VOLUME, scene.data, fence=4)
+        assert burnt is Burn.SPENT
+    await side.volumes.submit_detach(scene.data, request_id=given_up, fence=4)
+    assert (await _ended(side, given_up)).status is RemoteStatus.REFUSED
+    assert await side.count("detachVolume", scene.data) == 0
+
+
+async def test_taking_an_order_back_tells_the_fence(side: Side) -> None:
+    scene = await Scene(side).seed()
+    await side.volumes.burn(new_id(), ActionKind.DETACH_VOLUME, scene.data, fence=4)
+    with pytest.raises(UpstreamError) as raised:
+        await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=3)
+    assert raised.value.upstream.code == "fenced"
+    with pytest.raises(UpstreamError) as late:
+        await side.volumes.burn(new_id(), ActionKind.DETACH_VOLUME, scene.data, fence=3)
+    assert late.value.upstream.code == "fenced"
+
+
+async def test_an_order_that_cloudstack_has_can_not_be_taken_back(side: Side) -> None:
+    scene = await Scene(side).seed()
+    operation_id = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
+    assert (await _ended(side, operation_id)).status is RemoteStatus.SUCCEEDED
+    assert await side.volumes.burn(operation_id, ActionKind.DETACH_VOLUME, scene.data, fence=1) is Burn.ARRIVED
 
 
 async def test_what_cloudstack_refuses_is_told_in_its_words(side: Side) -> None:
@@ -106,6 +165,45 @@ async def test_an_operation_that_runs_is_pending(side: Side) -> None:
     await side.fault(FaultKind.JOB_STUCK, "detachVolume", match={"id": scene.data})
     operation_id = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
     assert (await side.volumes.wait_operation(operation_id, 0)).status is RemoteStatus.PENDING
+
+
+async def test_open_operations_of_a_volume_are_listed_oldest_first_whoever_asked(side: Side) -> None:
+    scene = await Scene(side).seed()
+    assert list(await side.volumes.list_open_operations(scene.data)) == []
+    await side.fault(FaultKind.JOB_STUCK, "detachVolume", delay_s=20, match={"id": scene.data})
+    detach = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
+    attach = await side.volumes.submit_attach(scene.data, OMA_VM_ID, request_id=new_id(), fence=2)
+    found = list(await side.volumes.list_open_operations(scene.data))
+    assert [(one.id, one.type) for one in found] == [(detach, "detach"), (attach, "attach")]
+    assert all(one.created_at.utcoffset() == timedelta(0) for one in found)
+    assert list(await side.volumes.list_open_operations(scene.data)) == found
+    assert list(await side.volumes.list_open_operations(scene.free)) == []
+    for operation_id in (detach, attach):
+        await _ended(side, operation_id)
+    assert list(await side.volumes.list_open_operations(scene.data)) == []
+
+
+async def test_an_older_fence_does_not_take_over_an_operation_either(side: Side) -> None:
+    scene = await Scene(side).seed()
+    operation_id = new_id()
+    await side.volumes.submit_detach(scene.data, request_id=operation_id, fence=2)
+    await _ended(side, operation_id)
+    with pytest.raises(UpstreamError) as raised:
+        await side.volumes.submit_detach(scene.data, request_id=operation_id, fence=1)
+    assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "fenced")
+    assert await side.volumes.submit_detach(scene.data, request_id=operation_id, fence=3) == operation_id
+    assert await side.count("detachVolume", scene.data) == 1
+
+
+async def test_an_id_stands_for_one_order_alone(side: Side) -> None:
+    scene = await Scene(side).seed()
+    operation_id = new_id()
+    await side.volumes.submit_detach(scene.data, request_id=operation_id, fence=1)
+    await _ended(side, operation_id)
+    with pytest.raises(UpstreamError) as raised:
+        await side.volumes.submit_attach(scene.data, OMA_VM_ID, request_id=operation_id, fence=1)
+    assert (raised.value.fault, raised.value.upstream.code) == (Fault.REFUSED, "idempotency_key_reused")
+    assert await side.count("attachVolume", scene.data) == 0
 
 
 async def test_an_operation_that_never_arrived_is_absent(side: Side) -> None:

@@ -84,6 +84,21 @@ async def test_tracking_is_cleared_in_all_three_places(store: Store, run: Claime
     assert neighbour.failovers[0].ossea_snapshot_id == snapshot_id("neighbour", 0)
 
 
+async def test_the_reset_clears_what_a_new_mapping_still_tracks(store: Store, run: ClaimedJob) -> None:
+    """A volume that comes home after its tracking was cleared gets a mapping that may remember its snapshot."""
+    change = TrackingCleared(context_id(NAME), VOLUMES, (snapshot_id(NAME, 0),), "Tracking cleared.")
+    await store.journal.apply(run.lease, [change], NOW)
+    reborn = update(device_mappings).where(device_mappings.c.volume_uuid == VOLUMES[0])
+    reborn = reborn.values(ossea_snapshot_id=snapshot_id(NAME, 0), snapshot_status="ready", snapshot_created_at=NOW)
+    await store.door.write(lambda connection: connection.execute(reborn))
+
+    await store.journal.apply(run.lease, [await reset_of(store)], NOW)
+
+    (mapping,) = await store.rows(device_mappings, volume_uuid=VOLUMES[0])
+    assert (mapping["ossea_snapshot_id"], mapping["snapshot_status"]) == ("", "none")
+    assert mapping["snapshot_created_at"] is None
+
+
 async def test_a_failover_keeps_a_snapshot_that_was_not_among_the_cleared(store: Store, run: ClaimedJob) -> None:
     change = TrackingCleared(context_id(NAME), VOLUMES, (snapshot_id(NAME, 1),), "Cleared.")
 

@@ -18,7 +18,7 @@ from oma.domain.actions import ActionKind
 from oma.domain.changes import ActionStarted, IssueOpened, JobEnded, StepStarted
 from oma.domain.errors import Code, OmaError
 from oma.domain.states import JobState, Phase
-from oma.store.leases import claim_job
+from oma.store.leases import claim_jobs
 from oma.store.queueing import queue_job
 from oma.store.resuming import resume_job
 from tests.contract.store.conftest import Store
@@ -79,9 +79,8 @@ async def test_a_claim_sees_the_former_holders_last_commit(store: Store, old: Ol
         former.lease, [StepStarted(Phase.DETACH, "Detaching."), ActionStarted(action, "Detach.")], NOW
     )
 
-    claimed, _events = await old.run(lambda connection: claim_job(connection, "oma-2", 30))
+    (claimed,), _events = await old.run(lambda connection: claim_jobs(connection, "oma-2", 30, 1))
 
-    assert claimed is not None
     assert [found.id for found in claimed.actions] == [action.id]
     assert [step.phase for step in claimed.steps] == [Phase.DETACH]
     assert claimed.job.phase is Phase.DETACH
@@ -97,7 +96,7 @@ async def test_a_claim_does_not_take_what_was_renewed_or_taken_meanwhile(store: 
     await store.journal.renew_leases("oma-1", 60)
     await store.journal.claim_job("oma-1", 60)
 
-    assert await old.run(lambda connection: claim_job(connection, "oma-2", 30)) == (None, [])
+    assert await old.run(lambda connection: claim_jobs(connection, "oma-2", 30, 1)) == ([], [])
 
 
 async def test_queueing_sees_an_issue_and_a_key_of_the_moment_before(store: Store, old: OldTransaction) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, Mark, VmEvent, VmHost
+from oma.domain.actions import ActionKind
+from oma.domain.remote import Burn
+from oma.domain.world import CloudSnapshot, CloudVm, CloudVolume, Mark, Marked, VmEvent, VmHost
 from oma.ports import RemoteOutcome
 
 OMA_VM = "0a000000-0000-4000-8000-00000000000a"
@@ -41,8 +43,30 @@ class StubCloud:
     async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
         return []
 
+    async def list_volume_events(self, volume_id: str) -> Sequence[VmEvent]:
+        return []
+
     async def list_marks(self) -> Sequence[Mark]:
         return []
+
+    async def list_marks_of(self, what: Marked, ids: Sequence[str]) -> Sequence[Mark]:
+        return []
+
+    async def submit_set_marks(
+        self, what: Marked, ids: Sequence[str], value: str, *, request_id: str, expires_at: datetime | None
+    ) -> str:
+        raise AssertionError("the API never sends")
+
+    async def submit_clear_marks(
+        self, what: Marked, ids: Sequence[str], value: str, *, request_id: str, expires_at: datetime | None
+    ) -> str:
+        raise AssertionError("the API never sends")
+
+    async def find_epoch(self, vm_id: str) -> str | None:
+        return None
+
+    async def put_epoch(self, vm_id: str, text: str, former: str | None) -> None:
+        raise AssertionError("the API never sends")
 
     async def find_host(self, vm_id: str) -> VmHost | None:
         raise AssertionError("the API never asks for a host")
@@ -62,10 +86,16 @@ class StubCloud:
     async def submit_delete_snapshot(self, snapshot_id: str, *, request_id: str, expires_at: datetime | None) -> str:
         raise AssertionError("the API never sends")
 
-    async def wait_job(self, job_id: str) -> RemoteOutcome:
+    async def burn(self, request_id: str, kind: ActionKind, oma_vm_id: str, installation: str) -> Burn:
+        raise AssertionError("the API never sends")
+
+    async def find_server_time(self) -> datetime:
+        raise AssertionError("the API sends nothing that expires")
+
+    async def wait_job(self, job_id: str, kind: object = None) -> RemoteOutcome:
         raise AssertionError("the API never waits for CloudStack")
 
-    async def query_job(self, job_id: str) -> RemoteOutcome:
+    async def query_job(self, job_id: str, kind: object = None) -> RemoteOutcome:
         raise AssertionError("the API never asks for a CloudStack job")
 
     async def check(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from collections.abc import Mapping as MappingType
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -15,53 +15,30 @@ import aiohttp
 from appliance.web import serve_site
 from oma.domain.actions import Action, ActionKind, Target
 from oma.domain.audit import AuditDraft, AuditEntry
-from oma.domain.changes import Change, JobQueued, JobResumed
+from oma.domain.changes import ActionEnded, Change, JobCancelled, JobQueued, JobResumed
 from oma.domain.errors import Code, ConcurrentChange, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.evidence import GuardLimits
-from oma.domain.holders import DeviceHolders, ProcessId
 from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
 from oma.domain.leaks import Leak
 from oma.domain.records import DiskRecord, MappingRecord, OmaConfig, VmContext, VmRecords, VolumeRecord
+from oma.domain.remains import Remains
+from oma.domain.resolving import IssueResolved, Settled
 from oma.domain.states import PHASES, ActionState, JobState, Phase, StepStatus, phase_seq
+from oma.domain.undoing import CancelAsked
 from oma.domain.world import (
-    DeviceLink,
-    DeviceScan,
-    Mapping,
     serial_of,
 )
 from oma.http.app import build_app
 from oma.http.site import Site
-from oma.ports import ContextFilter, JobFilter, Page, RemoteOutcome
+from oma.ports import ContextFilter, IssueFilter, JobFilter, Page
 from oma.service.deps import Deps
 from oma.workflow.bus import EventBus
+from tests.fakes.controls import MemoryControls
+from tests.integration.http.stub_clock import START, StubClock, StubIds
 from tests.integration.http.stub_cloud import OMA_VM, StubCloud
-
-START = datetime(2026, 1, 31, 3, 0, 0, 123456, tzinfo=UTC)
-
-
-class StubClock:
-    def __init__(self) -> None:
-        self.at = START
-
-    def now(self) -> datetime:
-        return self.at
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-class StubIds:
-    def __init__(self) -> None:
-        self.count = 0
-
-    def new_id(self) -> str:
-        self.count += 1
-        return f"1d000000-0000-4000-8000-{self.count:012d}"
+from tests.integration.http.stub_volumes import StubVolumes
 
 
 def volume_id_of(number: int) -> str:
@@ -92,7 +69,9 @@ class Estate:
     events: list[Event] = field(default_factory=list)
     queued: list[JobQueued] = field(default_factory=list)
     resumed: list[JobResumed] = field(default_factory=list)
+    cancelled: list[JobCancelled] = field(default_factory=list)
     audit: list[AuditDraft] = field(default_factory=list)
+    controls: MemoryControls = field(default_factory=MemoryControls)
     database_down: bool = False
     conflicts: int = 0
     """Times that somebody changes the VM's status between looking and queueing."""
@@ -219,6 +198,9 @@ class StubJournal:
             self.estate.on_queued()
         return job
 
+    async def resolve_issue(self, resolved: IssueResolved) -> Settled:
+        raise AssertionError("no issue is settled here")
+
     async def resume_job(self, resumed: JobResumed) -> Job:
         self.estate.look()
         self.estate.resumed.append(resumed)
@@ -228,6 +210,15 @@ class StubJournal:
         if self.estate.on_queued is not None:
             self.estate.on_queued()
         return job
+
+    async def cancel_job(self, cancelled: JobCancelled) -> Job:
+        self.estate.cancelled.append(cancelled)
+        job = replace(self.estate.jobs[cancelled.job_id], cancel=cancelled.asked)
+        self.estate.jobs[job.id] = job
+        return job
+
+    async def find_cancel(self, job_id: str) -> CancelAsked | None:
+        return self.estate.jobs[job_id].cancel
 
     async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
         self.estate.look()
@@ -249,6 +240,12 @@ class StubJournal:
 
     async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
         return ()
+
+    async def list_unmarkings(self, before: datetime) -> Sequence[Action]:
+        return ()
+
+    async def end_unmarking(self, job_id: str, ended: ActionEnded, remote_id: str | None, at: datetime) -> None:
+        raise AssertionError("the API ends no action")
 
 
 class StubJobs:
@@ -287,6 +284,9 @@ class StubJobs:
     async def list_actions(self, job_id: str) -> Sequence[Action]:
         return self.estate.actions.get(job_id, [])
 
+    async def find_remains(self, job_id: str) -> Remains | None:
+        return None
+
     async def list_timed_actions(self) -> Sequence[Action]:
         return ()
 
@@ -304,6 +304,18 @@ class StubJobs:
     async def last_event_seq(self) -> int:
         return len(self.estate.events)
 
+    async def find_issue(self, issue_id: str) -> Issue | None:
+        return next((one for one in self.estate.issues if one.id == issue_id), None)
+
+    async def find_next_issue(self) -> Issue | None:
+        return next(iter(self.estate.issues), None)
+
+    async def list_issue_page(self, where: IssueFilter, limit: int, cursor: str | None) -> Page[Issue]:
+        found = [
+            one for one in self.estate.issues if where.state in (None, one.state) and where.vm in (None, one.vm_name)
+        ]
+        return Page(tuple(found[:limit]), cursor)
+
     async def list_issues(self, *, job_id: str | None = None, context_id: str | None = None) -> Sequence[Issue]:
         return [issue for issue in self.estate.issues if job_id is None or issue.job_id == job_id]
 
@@ -313,40 +325,6 @@ class StubJobs:
     async def check(self) -> str:
         self.estate.look()
         return "The database answers."
-
-
-class StubVolumes:
-    def __init__(self, estate: Estate) -> None:
-        self.estate = estate
-        self.silent: str | None = None
-
-    async def find_mapping(self, volume_id: str) -> Mapping | None:
-        return Mapping(volume_id, OMA_VM, "/dev/vdb", "oma")
-
-    async def scan_devices(self) -> DeviceScan:
-        ids = [volume.volume_id for records in self.estate.vms.values() for volume in records.volumes]
-        links = tuple(DeviceLink(f"virtio-{serial_of(one)}", serial_of(one)) for one in ids)
-        return DeviceScan(OMA_VM, None, START, links)
-
-    async def list_holders(self, volume_id: str) -> DeviceHolders | None:
-        return DeviceHolders(volume_id, complete=True, holders=(), unread=(), scanned_at=START)
-
-    async def end_holders(
-        self, volume_id: str, holders: Sequence[ProcessId], reason: str, *, request_id: str, fence: int
-    ) -> DeviceHolders:
-        raise AssertionError("the API never sends")
-
-    async def submit_attach(self, volume_id: str, vm_id: str, *, request_id: str, fence: int) -> str:
-        raise AssertionError("the API never sends")
-
-    async def submit_detach(self, volume_id: str, *, request_id: str, fence: int) -> str:
-        raise AssertionError("the API never sends")
-
-    async def wait_operation(self, operation_id: str, wait_s: float) -> RemoteOutcome:
-        raise AssertionError("the API never waits for the Volume Daemon")
-
-    async def check(self) -> str:
-        return "The Volume Daemon answers."
 
 
 @dataclass
@@ -370,6 +348,7 @@ async def served(**site_values: Any) -> AsyncIterator[Api]:
         inventory=StubInventory(estate),
         journal=StubJournal(estate),
         jobs=StubJobs(estate),
+        controls=estate.controls,
         cloud=StubCloud(),
         volumes=StubVolumes(estate),
         clock=StubClock(),

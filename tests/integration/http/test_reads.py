@@ -17,7 +17,8 @@ from oma.http.app import ROUTES, build_app
 from oma.http.problems import STATUS
 from oma.http.site import Site
 from oma.ports import ContextFilter, JobFilter
-from tests.integration.http.stubs import START, Api, served
+from tests.integration.http.stub_clock import START
+from tests.integration.http.stubs import Api, served
 
 
 async def get(api: Api, path: str, status: int = 200, **headers: str) -> Any:

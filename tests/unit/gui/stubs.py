@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from oma.domain.actions import Action
 from oma.domain.audit import AuditDraft, AuditEntry
-from oma.domain.changes import Change, JobQueued, JobResumed
+from oma.domain.changes import ActionEnded, Change, JobCancelled, JobQueued, JobResumed
 from oma.domain.errors import Code, OmaError
 from oma.domain.events import Event, EventType
 from oma.domain.evidence import GuardLimits
@@ -21,7 +21,10 @@ from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
 from oma.domain.leaks import Leak
 from oma.domain.records import VmContext, VmRecords
+from oma.domain.remains import Remains
+from oma.domain.resolving import IssueResolved, Settled
 from oma.domain.states import JobState
+from oma.domain.undoing import CancelAsked
 from oma.domain.world import (
     CloudSnapshot,
     CloudVm,
@@ -33,9 +36,10 @@ from oma.domain.world import (
     VmEvent,
     serial_of,
 )
-from oma.ports import ContextFilter, JobFilter, Page
+from oma.ports import ContextFilter, IssueFilter, JobFilter, Page
 from oma.service.deps import Deps
 from oma.workflow.bus import EventBus
+from tests.fakes.controls import MemoryControls
 from tests.unit.gui.samples import GIB, NOW, OMA_VM_ID, ago
 
 
@@ -164,6 +168,18 @@ class StubEstate:
     async def apply(self, lease: Lease, changes: Sequence[Change], at: datetime) -> Sequence[Event]:
         raise AssertionError("no page writes the journal")
 
+    async def list_unmarkings(self, before: datetime) -> Sequence[Action]:
+        raise AssertionError("no page looks for markers")
+
+    async def end_unmarking(self, job_id: str, ended: ActionEnded, remote_id: str | None, at: datetime) -> None:
+        raise AssertionError("no page ends an action")
+
+    async def cancel_job(self, cancelled: JobCancelled) -> Job:
+        raise NotImplementedError
+
+    async def find_cancel(self, job_id: str) -> CancelAsked | None:
+        raise NotImplementedError
+
     async def append_audit(self, drafts: Sequence[AuditDraft]) -> None:
         self.audited.extend(drafts)
 
@@ -177,6 +193,9 @@ class StubEstate:
 
     async def find_job_resumed_by(self, context_id: str, idempotency_key: str) -> Job | None:
         return None
+
+    async def resolve_issue(self, resolved: IssueResolved) -> Settled:
+        raise AssertionError("no issue is settled here")
 
     async def resume_job(self, resumed: JobResumed) -> Job:
         self.resumed.append(resumed)
@@ -217,6 +236,9 @@ class StubEstate:
     async def list_actions(self, job_id: str) -> Sequence[Action]:
         return self.actions[job_id]
 
+    async def find_remains(self, job_id: str) -> Remains | None:
+        raise NotImplementedError(job_id)
+
     async def list_timed_actions(self) -> Sequence[Action]:
         return self.timed
 
@@ -232,6 +254,16 @@ class StubEstate:
 
     async def last_event_seq(self) -> int:
         return len(self.events)
+
+    async def find_issue(self, issue_id: str) -> Issue | None:
+        return next((one for one in self.issues if one.id == issue_id), None)
+
+    async def find_next_issue(self) -> Issue | None:
+        return next(iter(self.issues), None)
+
+    async def list_issue_page(self, where: IssueFilter, limit: int, cursor: str | None) -> Page[Issue]:
+        found = [one for one in self.issues if where.state in (None, one.state) and where.vm in (None, one.vm_name)]
+        return Page(tuple(found[:limit]), cursor)
 
     async def list_issues(self, *, job_id: str | None = None, context_id: str | None = None) -> Sequence[Issue]:
         return [one for one in self.issues if job_id in (None, one.job_id) and context_id in (None, one.context_id)]
@@ -305,6 +337,9 @@ class StubWorld:
     async def list_vm_events(self, vm_id: str) -> Sequence[VmEvent]:
         return self.events
 
+    async def list_volume_events(self, volume_id: str) -> Sequence[VmEvent]:
+        return []
+
     async def list_holders(self, volume_id: str) -> DeviceHolders | None:
         holders = self.held.get(volume_id, ())
         return DeviceHolders(volume_id, complete=True, holders=holders, unread=(), scanned_at=NOW)
@@ -333,10 +368,12 @@ class StubDaemon:
         self.bus = EventBus()
         self.estate = StubEstate(self.bus)
         self.world = StubWorld(self.estate)
+        self.controls = MemoryControls()
         self.deps = Deps(
             inventory=self.estate,
             journal=self.estate,
             jobs=self.estate,
+            controls=self.controls,
             cloud=cast("Any", self.world),
             volumes=cast("Any", self.world),
             clock=StubClock(),

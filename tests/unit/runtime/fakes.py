@@ -18,6 +18,7 @@ from oma.domain.issues import Issue
 from oma.domain.jobs import ClaimedJob, CleanupRequest, Job, Lease, LogLine, Step
 from oma.domain.leaks import Leak
 from oma.domain.plan import Plan
+from oma.domain.remains import Remains
 from oma.domain.states import JobState
 from oma.ports import JobFilter, Page
 
@@ -59,7 +60,12 @@ class FakeJournal:
         self.waiting: deque[str] = deque()
         self.fence = 0
         self.down = False
+        self.torn: set[str] = set()
+        """Jobs whose rows no value can be made of."""
+        self.claim_gate: asyncio.Event | None = None
+        """A claim waits here before it is answered."""
         self.issues: list[Issue] = []
+        self.actions: list[Action] = []
         self.summaries: list[dict[str, Any] | None] = []
         """What the VMs' records keep of the runs that ended."""
         self.claims = 0
@@ -124,6 +130,8 @@ class FakeJournal:
 
     async def claim_job(self, owner: str, lease_s: float) -> ClaimedJob | None:
         self.look()
+        if self.claim_gate is not None:
+            await self.claim_gate.wait()
         self.claims += 1
         if not self.waiting:
             return None
@@ -164,6 +172,8 @@ class FakeJournal:
 
     async def find_job(self, job_id: str) -> Job | None:
         self.look()
+        if job_id in self.torn:
+            raise OmaError(Code.INTERNAL_ERROR, f"The journal of the run {job_id} makes no sense.")
         return self.jobs.get(job_id)
 
     async def find_job_by_key(self, idempotency_key: str) -> tuple[Job, str | None] | None:
@@ -176,6 +186,10 @@ class FakeJournal:
         raise NotImplementedError
 
     async def list_actions(self, job_id: str) -> Sequence[Action]:
+        self.look()
+        return [one for one in self.actions if one.job_id == job_id]
+
+    async def find_remains(self, job_id: str) -> Remains | None:
         raise NotImplementedError
 
     async def list_timed_actions(self) -> Sequence[Action]:

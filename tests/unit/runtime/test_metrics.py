@@ -94,3 +94,8 @@ def test_requests_and_counts():
     assert (found["oma_jobs_running"], found["oma_jobs_queued"]) == (3, 4)
     assert found["oma_unresolved_issues[critical]"] == 1
     assert found["oma_issue_age_seconds_max"] == 3600
+
+
+def test_pauses_and_stuck_jobs_stand_at_nought_from_the_start():
+    found = values(Metrics())
+    assert found["oma_paused"] == found["oma_jobs_stuck"] == 0

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from oma.domain.actions import Action, ActionKind, Target
 from oma.domain.errors import Code, LeaseLost, OmaError
 from oma.domain.events import Event
 from oma.domain.jobs import ClaimedJob
-from oma.domain.states import JobState
+from oma.domain.states import ActionState, JobState, Phase
 from oma.runtime.worker import Worker, WorkerPorts
+from oma.workflow.leases import LeaseTimes
 from tests.unit.runtime.fakes import CountingIds, FakeClock, FakeJournal, Runs
 
 
@@ -21,7 +25,8 @@ class Bench:
         self.runs = Runs(self.journal)
         self.published: list[Event] = []
         self.wake = asyncio.Event()
-        ports = WorkerPorts(self.journal, self.journal, FakeClock(), CountingIds(), self.publish)
+        journal: Any = self.journal
+        ports = WorkerPorts(journal, journal, FakeClock(), CountingIds(), self.publish)
         self.worker = Worker(ports, self.runs.run, owner="me", max_jobs=max_jobs, lease_s=30, wake=self.wake)
 
     def publish(self, events: Iterable[Event]) -> None:
@@ -82,6 +87,39 @@ async def test_a_lost_lease_ends_the_run_at_once(bench: Bench):
     assert bench.worker.running == 1
     assert bench.journal.jobs["a"].lease_owner == "another daemon"
     bench.runs.end(kept)
+
+
+async def test_a_run_whose_job_somebody_else_has_ended_meanwhile_ends_too(bench: Bench):
+    """It stood still past its lease, and waits for a renewal that never comes."""
+    await bench.claim_one("a")
+    bench.journal.take_over("a", "another daemon")
+    ended = replace(bench.journal.jobs["a"], state=JobState.COMPLETED, lease_owner=None)
+    bench.journal.jobs["a"] = ended
+    await bench.worker.renew()
+    assert bench.runs.cancelled == ["a/1"]
+    assert bench.journal.jobs["a"] is ended
+
+
+async def test_a_lease_is_counted_from_before_it_was_asked_for():
+    bench = Bench()
+    now = [100.0]
+    times = LeaseTimes(lambda: now[0])
+    journal: Any = bench.journal
+    ports = WorkerPorts(journal, journal, FakeClock(), CountingIds(), bench.publish)
+    worker = Worker(ports, bench.runs.run, owner="me", max_jobs=1, lease_s=30, wake=bench.wake, times=times)
+    bench.worker = worker
+    bench.journal.after_renewal = lambda: now.__setitem__(0, now[0] + 7)
+    bench.journal.add("a")
+    await worker.claim()
+    claimed = await bench.runs.begun.get()
+    assert times.left_s("a") == 30
+    now[0] = 120
+    assert times.left_s("a") == 10
+    await worker.renew()
+    assert (now[0], times.left_s("a")) == (127, 23), "the renewal took 7 s, which count"
+    bench.runs.end(claimed)
+    await bench.settled(0)
+    assert times.left_s("a") is None
 
 
 async def test_a_run_that_was_told_of_its_lost_lease_leaves_the_job_alone(bench: Bench):
@@ -151,6 +189,26 @@ async def test_a_fault_of_ours_parks_the_job_with_an_issue(bench: Bench):
     assert [event.sentence for event in bench.published] == ["IssueOpened", "JobEnded"]
 
 
+async def test_a_fault_of_ours_names_every_action_whose_end_nobody_saw(bench: Bench):
+    """As the journal has them by then; what has ended well is not named."""
+    claimed = await bench.claim_one("a")
+    target = Target(volume_id="v-1", volume_name="disk-1", vm_id="vm-1")
+    words: dict[str, Any] = {"job_id": "a", "phase": Phase.DETACH, "kind": ActionKind.DETACH_VOLUME, "target": target}
+    states = {"begun": ActionState.STARTED, "failed": ActionState.EXECUTION_FAILED, "done": ActionState.EXECUTED}
+    bench.journal.actions = [
+        Action(id=name, seq=seq, state=state, **words) for seq, (name, state) in enumerate(states.items(), 1)
+    ]
+    bench.runs.end(claimed, KeyError("nobody foresaw this"))
+    await bench.settled(0)
+    fault, *named = bench.journal.issues
+    assert (fault.kind, fault.action_id) == ("internal_error", None)
+    assert [(one.kind, one.action_id) for one in named] == [("detach_volume", "begun"), ("detach_volume", "failed")]
+    assert all(one.guidance and one.target["volume_id"] == "v-1" for one in named)
+    error = bench.journal.jobs["a"].error
+    assert error is not None
+    assert error["issue_ids"] == [one.id for one in (fault, *named)]
+
+
 async def test_a_fault_while_the_database_is_away_is_met_again_and_parked_then(bench: Bench):
     claimed = await bench.claim_one("a")
     bench.journal.down = True
@@ -187,3 +245,37 @@ async def test_a_drain_with_the_database_away_ends_all_the_same(bench: Bench):
 
 async def test_an_idle_worker_drains_at_once(bench: Bench):
     assert await bench.worker.drain(0) == "No job was running."
+
+
+async def test_a_run_that_cannot_be_read_any_more_keeps_no_other_from_being_given_back(bench: Bench):
+    torn, whole = await bench.claim_one("a"), await bench.claim_one("b")
+    bench.journal.torn = {"a"}
+    for claimed in (torn, whole):
+        bench.runs.end(claimed, OmaError(Code.INTERNAL_ERROR, "broken off"))
+    await bench.settled(0)
+    await bench.worker.renew()
+    assert {name: job.state for name, job in bench.journal.jobs.items()} == dict.fromkeys("ab", JobState.QUEUED)
+
+
+async def test_a_lost_run_that_cannot_be_read_is_ended_and_so_are_the_others(bench: Bench):
+    await bench.claim_one("a")
+    await bench.claim_one("b")
+    bench.journal.torn = {"a"}
+    for job_id in "ab":
+        bench.journal.take_over(job_id, "another daemon")
+    await bench.worker.renew()
+    assert bench.runs.cancelled == ["a/1", "b/2"]
+
+
+async def test_a_drain_takes_the_claim_that_is_under_way_with_it(bench: Bench):
+    bench.journal.add("a")
+    bench.journal.claim_gate = asyncio.Event()
+    claiming = asyncio.create_task(bench.worker.claim())
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(bench.worker.drain(5))
+    await asyncio.sleep(0)
+    bench.journal.claim_gate.set()
+    claimed = await asyncio.wait_for(bench.runs.begun.get(), 5)
+    bench.runs.end(claimed)
+    await claiming
+    assert await draining == "1 of 1 runs reached a safe point."

@@ -34,7 +34,7 @@ async def test_a_dry_run_changes_nothing_and_shows_every_action(stage: Stage) ->
     assert stage.world.orders == []
     answer = dry_run_answer(asked, plan, build_estimate(plan, {}), stage.clock.now())
     assert answer["plan_digest"] == answer["plan"]["plan_digest"] == plan.digest
-    assert len(answer["plan"]["actions"]) == 11
+    assert len(answer["plan"]["actions"]) == 14, "eleven, and three about markers"
     assert answer["message"].startswith("Dry run for pgtest1: 11 actions planned, nothing was changed")
 
 

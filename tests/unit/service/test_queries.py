@@ -76,7 +76,8 @@ async def test_a_stream_begins_with_what_is_journaled_and_goes_on_live_each_once
     await stage.work()
     await following
     journaled = await stage.deps.jobs.list_events(0, job.id, 500)
-    assert [event.seq for event in seen] == [event.seq for event in journaled]
+    assert [event.seq for event in seen] == [event.seq for event in journaled if event.seq <= seen[-1].seq]
+    assert {event.data["kind"] for event in journaled[len(seen) :]} == {"clear_marker"}, "nobody waits for it"
     assert seen[0].type is EventType.JOB_QUEUED
 
 
@@ -104,14 +105,14 @@ async def test_a_stream_of_one_job_is_silent_about_others_and_ends_with_the_daem
     stage.deps.bus.close()
     await following
     assert {event.job_id for event in seen} == {job.id}
-    assert seen[-1].type is EventType.JOB_COMPLETED
+    assert EventType.JOB_COMPLETED in {event.type for event in seen}
 
 
 async def test_a_job_view_has_all_its_parts(stage: Stage) -> None:
     vm = await stage.add(BrokenVm(test_vm_state="Stopped"))
     job = await stage.clean(vm)
     view = await get_job_view(stage.deps, job.id)
-    assert (len(view.steps), len(view.actions), view.issues) == (5, 10, ())
+    assert (len(view.steps), len(view.actions), view.issues) == (5, 13, ())
     with pytest.raises(OmaError) as raised:
         await get_job_view(stage.deps, "no-such-job")
     assert raised.value.code is Code.JOB_NOT_FOUND

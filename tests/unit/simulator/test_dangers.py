@@ -221,6 +221,18 @@ def test_a_restart_ends_a_late_job_for_good() -> None:
     assert cloud.volume()["virtualmachineid"] == VM
 
 
+@pytest.mark.parametrize(("holder", "gone"), [(VM, [("DeviceGone", VM)]), (OMA, [])])
+def test_after_a_restart_the_hypervisor_goes_on_at_the_vm_that_it_was_told(holder: str, gone: object) -> None:
+    cloud = Cloud().put(V1, VM)
+    cloud.fault("detachVolume", "job_stuck", delay_s=600)
+    cloud.start("detachVolume", id=V1)
+    cloud.model.restart(cloud.now, "fail")
+    cloud.set_volume(V1, vm_id=holder)
+    devices(cloud)
+    cloud.pass_time(700)
+    assert devices(cloud) == gone
+
+
 def test_a_detach_marked_failed_still_takes_the_volume_off_later() -> None:
     cloud = Cloud().put(V1, OMA)
     cloud.fault("detachVolume", "job_fail_applied", delay_s=600)

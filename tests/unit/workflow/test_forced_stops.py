@@ -107,7 +107,7 @@ async def test_a_vm_that_is_gone_after_a_forced_stop_was_not_seen_stopped(stage:
 
     stage.clock.sleep = destroy_meanwhile  # type: ignore[method-assign]
     job = await go_on(stage, job)
-    assert job.state is JobState.PARKED
+    assert job.state is JobState.FAILED
     assert job.error is not None
     assert "Destroyed, not Stopped" in job.error["detail"]
     assert job.error["replica"] == "unknown"

@@ -155,13 +155,17 @@ async def test_a_host_that_is_not_up_keeps_the_revert_back(stage: Stage) -> None
     job = await parked(stage, vm)
     stage.cloud.host_states[HOST] = "Down"
     job = await go_on(stage, job)
-    assert job.state is JobState.PARKED
+    assert job.state is JobState.FAILED
     assert job.error is not None
     assert "Down" in job.error["detail"]
     assert stage.count("revertSnapshot") == 0
-    with pytest.raises(OmaError) as raised:
-        await resume_job(stage.deps, job.id, RESUME, actor="operator")
-    assert raised.value.code is Code.NEEDS_RESOLUTION
+    again = await stage.submit(vm)
+    await stage.work()
+    again = await stage.job(again.id)
+    assert again.state is JobState.FAILED
+    assert again.error is not None
+    assert "Down" in again.error["detail"], "the next run knows that the stop was forced"
+    assert stage.count("revertSnapshot") == 0
 
 
 async def test_where_hosts_may_not_be_listed_the_persons_word_counts_and_the_log_says_so(stage: Stage) -> None:
@@ -188,7 +192,7 @@ async def test_a_vm_that_runs_again_meanwhile_is_not_reverted_under(stage: Stage
 
     stage.clock.sleep = start_meanwhile  # type: ignore[method-assign]
     job = await go_on(stage, job)
-    assert job.state is JobState.PARKED
+    assert job.state is JobState.FAILED
     assert stage.count("revertSnapshot") == 0
 
 
@@ -227,7 +231,7 @@ async def test_force_passes_no_silence(stage: Stage) -> None:
     """Whether the snapshot was deleted can't be told: that is no failure that force knows."""
     vm = await stage.add()
     await fail_once(stage, vm)
-    stage.cloud.weather.lose_requests += ["deleteSnapshot"] * 2
+    stage.cloud.weather.lose_requests += ["deleteSnapshot"] * 6
     job = await stage.clean(vm, words=FORCE)
     assert job.state is JobState.PARKED
     assert await leaks(stage) == []

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from oma.domain.actions import ActionKind, Target
 from oma.domain.errors import Code
 from oma.domain.evidence import Evidence, GuardLimits
+from oma.domain.states import Phase
 from oma.domain.world import Mark, Unanswered
 from oma.workflow.guards import GUARDS
 from oma.workflow.guards.failovers import operation_in_progress
 from oma.workflow.guards.marks import foreign_marker
 from oma.workflow.guards.records import answers_are_complete
-from tests.unit.workflow.evidence import build, unanswered, volume_id
+from oma.workflow.planning import build_plan
+from tests.unit.workflow.evidence import build, changed_records, unanswered, volume_id
 
 pytestmark = pytest.mark.rule("6-foreign-marker")
 
@@ -26,9 +31,34 @@ def test_a_volume_without_a_marker_passes() -> None:
     assert not list(foreign_marker(build()))
 
 
-@pytest.mark.parametrize("value", ["berlin/job-7", "berlin"])
-def test_our_own_marker_passes(value: str) -> None:
-    assert not list(foreign_marker(marked(value)))
+@pytest.mark.parametrize("known", [{"ended_job_ids": frozenset({"job-7"})}, {"active_job_id": "job-7"}])
+def test_the_marker_of_a_run_of_ours_passes_ended_or_at_work(known: dict[str, object]) -> None:
+    assert not list(foreign_marker(changed_records(marked("berlin/job-7"), **known)))
+
+
+@pytest.mark.parametrize("value", ["berlin/job-8", "berlin", "berlin/"])
+def test_one_of_ours_that_this_database_does_not_know_is_a_strangers(value: str) -> None:
+    evidence = changed_records(marked(value), ended_job_ids=frozenset({"job-7"}))
+    (refusal,) = foreign_marker(evidence)
+    assert refusal.code is Code.FOREIGN_MARKER
+    assert "of a run of ours that this database does not know" in refusal.sentence
+
+
+def test_the_marker_of_an_ended_run_is_taken_off_before_ours_is_put_on() -> None:
+    evidence = changed_records(marked("berlin/job-7"), ended_job_ids=frozenset({"job-7"}))
+    first, *others = [one for one in build_plan(evidence).actions if one.phase is Phase.ANALYZE]
+    assert (first.kind, first.target) == (
+        ActionKind.CLEAR_MARKER,
+        Target(volume_ids=(volume_id(1),), mark="berlin/job-7"),
+    )
+    assert {one.kind for one in others} == {ActionKind.SET_MARKER}
+
+
+def test_where_markers_are_best_effort_a_role_that_may_not_list_them_passes() -> None:
+    denied = replace(SILENT, code="432")
+    assert list(foreign_marker(build(marks=denied)))
+    assert not list(foreign_marker(build(marks=denied, limits=GuardLimits(markers_required=False))))
+    assert list(foreign_marker(build(marks=SILENT, limits=GuardLimits(markers_required=False)))), "silence is no denial"
 
 
 @pytest.mark.parametrize("value", ["hamburg/job-7", "Berlin/job-7", "berlin2/job-7", "", "/job-7"])

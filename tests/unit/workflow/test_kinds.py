@@ -8,7 +8,6 @@ from oma.domain.actions import KIND_RULES, ActionKind, Strategy
 from oma.workflow.drivers import DRIVERS
 
 pytestmark = pytest.mark.rule("8-kinds")
-MARKERS = {ActionKind.SET_MARKER, ActionKind.CLEAR_MARKER}
 
 
 def test_every_kind_has_its_row() -> None:
@@ -16,7 +15,7 @@ def test_every_kind_has_its_row() -> None:
 
 
 def test_every_kind_that_others_carry_out_has_a_driver() -> None:
-    assert set(DRIVERS) == set(ActionKind) - MARKERS - {ActionKind.RESET_RECORDS}
+    assert set(DRIVERS) == set(ActionKind) - {ActionKind.RESET_RECORDS}
 
 
 def test_only_a_revert_needs_a_person_and_cannot_be_come_back_from() -> None:

@@ -92,9 +92,9 @@ async def test_a_detach_that_was_sent_is_followed_though_another_volume_was_move
     await stage.break_off(job.id)
     await stage.work()
     job = await stage.job(job.id)
-    assert job.state is JobState.PARKED
+    assert job.state is JobState.FAILED
     (sent,) = await stage.actions(job.id, ActionKind.DETACH_VOLUME)
-    assert sent.state is ActionState.EXECUTED
+    assert sent.state is ActionState.ROLLED_BACK
     assert "was moved to" in str(job.error)
 
 

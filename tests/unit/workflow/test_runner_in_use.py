@@ -94,7 +94,9 @@ async def lost(stage: Stage, *, off: timedelta = timedelta(0), startvm: str = "f
     vm = await stage.add(BrokenVm(test_vm_state=None, disks=[Disk(place=NOWHERE), Disk(place=NOWHERE)]))
     (row,) = await stage.rows(failover_jobs, vm_context_id=vm.context_id)
     stamp = int((row["created_at"] + off).timestamp())
-    return vm, await deploy(stage, vm, f"{vm.name}-test-{stamp}", startvm=startvm)
+    vm_id = await deploy(stage, vm, f"{vm.name}-test-{stamp}", startvm=startvm)
+    vm.other_vm_ids.append(vm_id)
+    return vm, vm_id
 
 
 @pytest.mark.rule("7-known")

@@ -32,7 +32,8 @@ async def test_a_guard_that_refuses_under_the_jobs_own_claim_gives_the_status_ba
     assert job.error["code"] == Code.VOLUME_ON_FOREIGN_VM.value
     assert job.error["refusals"][0]["evidence"]["vm_name"] == "somebody-elses"
     assert await stage.status(vm) == "failed_over_test"
-    assert stage.world.orders == []
+    assert stage.commands() == []
+    assert stage.marks() == {}
 
 
 async def test_the_place_is_free_again_after_a_refusal(stage: Stage) -> None:
@@ -51,7 +52,8 @@ async def test_a_vm_whose_record_vanished_ends_the_job_instead_of_claiming_it_fo
     await stage.sql(f"DELETE FROM vm_replication_contexts WHERE context_id = '{vm.context_id}'")
     await stage.work()
     assert (await stage.job(job.id)).state is JobState.FAILED
-    assert stage.world.orders == []
+    assert stage.commands() == []
+    assert stage.marks() == {}
 
 
 @pytest.mark.parametrize("system", ["cloud", "volumes"])
@@ -151,7 +153,8 @@ async def test_phases_that_are_too_late_by_the_time_of_the_run_are_refused(stage
     assert job.error is not None
     assert job.error["code"] == Code.PLAN_STALE.value
     assert "begin with detach-attached-volumes" in job.error["detail"]
-    assert stage.world.orders == []
+    assert stage.commands() == []
+    assert stage.marks() == {}
 
 
 async def test_an_injection_that_never_reported_its_end_stops_where_nobody_can_tell_what_it_holds(stage: Stage) -> None:
@@ -171,6 +174,7 @@ async def test_an_injection_that_never_reported_its_end_stops_where_nobody_can_t
 
 async def test_a_failed_run_of_one_vm_does_not_touch_another(stage: Stage) -> None:
     first, second = await stage.add(BrokenVm("one")), await stage.add(BrokenVm("two"))
-    stage.world.add_fault(FaultKind.JOB_FAIL, "revertSnapshot", errorcode=530, match={"id": first.snapshot_id(0)})
+    that = {"id": first.snapshot_id(0)}
+    stage.world.add_fault(FaultKind.JOB_FAIL, "revertSnapshot", errorcode=530, match=that, times=None)
     assert (await stage.clean(first)).state is JobState.PARKED
     assert (await stage.clean(second)).state is JobState.COMPLETED
