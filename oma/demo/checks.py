@@ -15,9 +15,11 @@ from database.tables import (
     nbd_exports,
     oma_actions,
     oma_issues,
+    oma_jobs,
     ossea_volumes,
     vm_disks,
 )
+from oma.demo.judging import find_violations
 from oma.demo.ledger import (
     Cloud,
     Ledger,
@@ -26,6 +28,7 @@ from oma.demo.ledger import (
     read_cloud,
     read_ledger,
     read_text,
+    until_unmarked,
 )
 from oma.demo.rows import export_file, export_text
 from oma.demo.story import Disk, Export, SeededVm
@@ -33,10 +36,15 @@ from oma.demo.world import World
 from oma.domain.actions import ActionKind, build_request_id
 from oma.domain.jobs import OPERATION
 from oma.domain.records import CLEANUP_REQUIRED, READY_FOR_FAILOVER
-from oma.domain.states import PHASES
+from oma.domain.states import PHASES, ActionState, JobState
 
 ORDER: Final = ("stopVirtualMachine", "detachVolume", "revertSnapshot", "deleteSnapshot", "attachVolume")
 """Nothing of a later kind is sent before everything of the earlier ones."""
+ENDED_WELL: Final = frozenset({ActionState.EXECUTED, ActionState.SKIPPED})
+TURNED_BACK: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
+"""Ends of a run whose actions may have been undone."""
+THROTTLED: Final = 429
+"""CloudStack's code for one call too many."""
 POWER: Final = ("stopVirtualMachine", "startVirtualMachine", "destroyVirtualMachine")
 
 
@@ -48,6 +56,7 @@ async def faults_of_a_cleaned_vm(
     `test_vm_state`: what has to become of the VM that the failover made.
     """
     stack = world.stack
+    await until_unmarked(stack, vm)
     cloud, ledger, calls = await asyncio.gather(
         read_cloud(stack), read_ledger(stack, vm), list_changes(stack, vm, after_call)
     )
@@ -61,6 +70,7 @@ async def faults_of_a_cleaned_vm(
         *journal_faults(ledger, calls),
         *_order_faults(calls),
         *_needless_faults(vm, calls, test_vm_state),
+        *map(str, await find_violations(world, [vm])),
     ]
 
 
@@ -77,7 +87,8 @@ async def faults_of_a_parked_vm(world: World, vm: SeededVm, *, status: str = CLE
     issues = [row for row in ledger.of(oma_issues) if row["state"] == "open"]
     if not issues or not all(issue["guidance"] for issue in issues):
         faults.append(f"{len(issues)} open issues with guidance")
-    return faults + joblog_faults(ledger)
+    violations = await find_violations(world, [vm], taken=status != CLEANUP_REQUIRED)
+    return faults + joblog_faults(ledger) + [str(one) for one in violations]
 
 
 def joblog_faults(ledger: Ledger) -> list[str]:
@@ -88,6 +99,31 @@ def joblog_faults(ledger: Ledger) -> list[str]:
     if not str(logged[0]["error_message"]).startswith("parked: "):
         return [f"the JobLog's error is {logged[0]['error_message']!r}"]
     return []
+
+
+async def faults_of_an_undone_vm(world: World, vm: SeededVm, *, stayed: Sequence[str] = ()) -> list[str]:
+    """The run went back: every volume but those that `stayed` is home without an export, nothing is lost, no issue."""
+    stack = world.stack
+    cloud, ledger = await asyncio.gather(read_cloud(stack), read_ledger(stack, vm))
+    faults = [f"snapshot of {disk.name} is gone" for disk in vm.disks if not cloud.has_snapshot(disk.snapshot_id)]
+    for disk in vm.disks:
+        wanted = vm.test_vm_id if disk.volume_id in stayed else stack.oma_vm_id
+        if cloud.volume(disk.volume_id)["vm_id"] != wanted:
+            faults.append(f"{disk.name} is on {cloud.volume(disk.volume_id)['vm_id']}, not on {wanted}")
+    exports = [row["export_name"] for row in ledger.of(nbd_exports)]
+    if exports:
+        faults.append(f"content that is not proven is exported: {exports}")
+    if ledger.context["current_status"] != CLEANUP_REQUIRED:
+        faults.append(f"the status is {ledger.context['current_status']}, not {CLEANUP_REQUIRED}")
+    faults += [f"an open issue says {row['title']!r}" for row in ledger.of(oma_issues) if row["state"] == "open"]
+    undone = [row["state"] for row in ledger.of(oma_actions) if row["kind"] == ActionKind.DETACH_VOLUME.value]
+    if not undone or set(undone) != {ActionState.ROLLED_BACK.value}:
+        faults.append(f"the detaches are {undone}")
+    logged = [row for row in ledger.of(job_tracking) if row["operation"] == OPERATION]
+    if [row["status"] for row in logged] != ["failed"] or str(logged[0]["error_message"]).startswith("parked"):
+        faults.append(f"the JobLog says {[(row['status'], row['error_message']) for row in logged]}")
+    violations = await find_violations(world, [vm])
+    return faults + await content_faults(world, vm, world.found) + [str(one) for one in violations]
 
 
 async def content_faults(world: World, vm: SeededVm, expected: dict[str, str]) -> list[str]:
@@ -227,10 +263,15 @@ def journal_faults(ledger: Ledger, calls: Sequence[dict[str, Any]]) -> list[str]
         for call, one in zip(calls, ids, strict=True)
         if one not in journaled
     ]
-    faults += [f"{one} was sent {ids.count(one)} times" for one in sorted(set(ids)) if ids.count(one) > 1]
-    open_actions = [row["kind"] for row in ledger.of(oma_actions) if row["state"] not in ("EXECUTED", "SKIPPED")]
-    if open_actions:
-        faults.append(f"actions that did not end well: {', '.join(open_actions)}")
+    # A call above the account's limit is thrown back unseen, and comes again as it is.
+    taken = [one for call, one in zip(calls, ids, strict=True) if call.get("errorcode") != THROTTLED]
+    faults += [f"{one} was sent {taken.count(one)} times" for one in sorted(set(taken)) if taken.count(one) > 1]
+    back = {row["id"] for row in ledger.of(oma_jobs) if row["state"] in TURNED_BACK}
+    found = [(row["kind"], row["state"], row["job_id"] in back) for row in ledger.of(oma_actions)]
+    undone = ENDED_WELL | {ActionState.ROLLED_BACK}
+    bad = [kind for kind, state, turned in found if state not in (undone if turned else ENDED_WELL)]
+    if bad:
+        faults.append(f"actions that did not end well: {', '.join(bad)}")
     return faults
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,8 +31,12 @@ from database.tables import (
 )
 from oma.demo.stack import Stack
 from oma.demo.story import SeededVm
+from oma.domain.actions import ActionKind
+from oma.domain.states import ActionState
 
 Rows = list[dict[str, Any]]
+UNMARKED_S: Final = 10.0
+UNMARKED_PAUSE_S: Final = 0.05
 GONE: Final = frozenset({"Destroyed", "Destroy", "Expunging", "Expunged"})
 
 
@@ -109,6 +114,17 @@ async def list_changes(stack: Stack, vm: SeededVm, after: int) -> list[dict[str,
     """Changing calls to CloudStack since `after` that name anything of this VM, oldest first."""
     calls = await stack.admin.calls(after, changes_only=True)
     return [call for call in calls if _names(call["params"], vm.ids)]
+
+
+async def until_unmarked(stack: Stack, vm: SeededVm) -> None:
+    """A run that has ended takes its markers off beside everything else; what it can't take off is seen afterwards."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(UNMARKED_S):
+            while any(  # noqa: ASYNC110  another process tells nobody
+                row["kind"] == ActionKind.CLEAR_MARKER.value and row["state"] == ActionState.STARTED.value
+                for row in (await read_ledger(stack, vm)).of(oma_actions)
+            ):
+                await asyncio.sleep(UNMARKED_PAUSE_S)
 
 
 async def last_call(stack: Stack) -> int:

@@ -32,6 +32,8 @@ RETIRED_OMA_ID: Final = "0a11ce00-0000-4000-8000-000000000002"
 """Last year's appliance: it is still there, and stopped."""
 MOST_DISKS: Final = 1000
 """All VMs of the demo, and of a whole test session, share one OMA: more disks than a real one may have."""
+REVERT_WINDOW_S: Final = 1
+SETTLE_S: Final = 1
 READY_TIMEOUT_S: Final = 30.0
 READY_PAUSE_S: Final = 0.05
 
@@ -166,7 +168,10 @@ def _lay_out(directory: Path, url: str, ports: Ports, settings: Mapping[str, Map
     sections: dict[str, dict[str, Any]] = {
         "database": {"url": url},
         "http": {"port": ports.oma},
-        "oma": {"identity": "trust", "installation": "demo"},
+        "oma": {"identity": "trust", "installation": "demo", "state_dir": str(directory)},
+        # The simulator's hypervisor is at nothing any more once its job has ended.
+        "recovery": {"revert_window_s": REVERT_WINDOW_S},
+        "workflow": {"settle_s": SETTLE_S},
         "volume_daemon": {
             "url": f"http://{HOST}:{ports.volume_daemon}",
             "port": ports.volume_daemon,

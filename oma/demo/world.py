@@ -22,6 +22,8 @@ class World:
     stack: Stack
     good: dict[str, str] = field(default_factory=dict)
     found: dict[str, str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    """Everything of every VM that a call could name → its context."""
 
     async def seed(self, story: VmStory) -> SeededVm:
         """Cloud first, rows last: nobody finds rows of volumes that are not there yet.
@@ -30,6 +32,7 @@ class World:
         brings the good hash back.
         """
         vm = cast(story, datetime.now(UTC))
+        self.owners |= dict.fromkeys(vm.ids, vm.context_id)
         admin = self.stack.admin
         await admin.seed(vms=self._vms(vm), volumes=self._volumes(vm))
         await asyncio.gather(*(self._seed_content(vm, disk) for disk in vm.disks))

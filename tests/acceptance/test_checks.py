@@ -60,6 +60,12 @@ async def forget_an_action(world: World, vm: SeededVm) -> None:
     )
 
 
+async def take_a_detach_back(world: World, vm: SeededVm) -> None:
+    ledger = await read_ledger(world.stack, vm)
+    action = next(row for row in ledger.of(oma_actions) if row["kind"] == "detach_volume")
+    await set_rows(world, oma_actions, "id", action["id"], state="ROLLED_BACK")
+
+
 async def drop_the_export(world: World, vm: SeededVm) -> None:
     await world.stack.door.write(
         lambda connection: connection.execute(
@@ -80,6 +86,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "snapshot": (leave_a_snapshot, "is still there"),
     "test VM": (revive_the_test_vm, "the test VM is Stopped"),
     "journal": (forget_an_action, "which no action has"),
+    "way back": (take_a_detach_back, "actions that did not end well: detach_volume"),
     "export row": (drop_the_export, "export of"),
     "export file": (change_the_file, "something-else"),
     "tracking": (
@@ -159,6 +166,7 @@ async def test_a_vm_that_was_not_cleaned_up_has_every_fault(world: World, broken
     assert [words for _, words in DAMAGES.values() if words not in said] == [
         "is Ready DATADISK on None",
         "which no action has",
+        "actions that did not end well: detach_volume",
         "something-else",
         "the status is cleanup_required",
         "the change id of",
@@ -176,6 +184,8 @@ async def test_a_trace_of_a_refused_run_is_seen(world: World, broken_vm: SeededV
     assert {fault.split()[2] for fault in changed} >= {"vm_replication_contexts", "ossea_volumes", "job_tracking"}
     sent = {call["command"] for call in await list_changes(world.stack, broken_vm, before)}
     assert sent == {
+        "createTags",
+        "deleteTags",
         "detachVolume",
         "revertSnapshot",
         "deleteSnapshot",

@@ -131,7 +131,7 @@ async def test_a_dry_run_of_the_command_changes_nothing(world: World) -> None:
 
 async def test_the_exit_code_says_how_it_ended(world: World) -> None:
     stack = world.stack
-    parked, live = PARKED[1], REFUSED[0]
+    parked, live = PARKED[2], REFUSED[0]
     await parked.seed(world)
     await live.seed(world)
     await world.seed(VmStory("namesake"))

@@ -37,17 +37,6 @@ def taken_port() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
-def database_options(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    if request.param == "sqlite":
-        yield []
-        return
-    server = request.getfixturevalue("mariadb_server")
-    name = server.create_database()
-    yield ["--database", server.url(name)]
-    server.drop_database(name)
-
-
 @asynccontextmanager
 async def demo(folder: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
@@ -79,10 +68,8 @@ def leftovers(folder: Path) -> list[str]:
     return [*found, *(str(path) for path in backed if str(folder) in path.read_text(encoding="utf-8"))]
 
 
-async def test_once_puts_every_vm_right_and_leaves_nothing(
-    tmp_path: Path, taken_port: int, database_options: list[str]
-) -> None:
-    async with asyncio.timeout(110), demo(tmp_path, "--once", "--port", str(taken_port), *database_options) as process:
+async def test_once_puts_every_vm_right_and_leaves_nothing(tmp_path: Path, taken_port: int) -> None:
+    async with asyncio.timeout(110), demo(tmp_path, "--once", "--port", str(taken_port)) as process:
         out, _ = await process.communicate()
 
     said = out.decode()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from database.tables import oma_issues
 from oma.demo.checks import faults_of_a_cleaned_vm
-from oma.demo.ledger import last_call
+from oma.demo.ledger import last_call, read_ledger
 from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
 from oma.demo.scenarios.cleaned import ON_TEST_VM, success_faults
 from oma.demo.scenarios.refused import ask_in_vain, say
 from oma.demo.story import SeededVm, VmStory
 from oma.demo.world import World
+from oma.domain.issues import FOREIGN_MARKED
 from oma.domain.world import MARK_KEY
 from ossea.client import CloudStack
 
@@ -36,8 +38,12 @@ class Marked(OfOneStory, Anywhere):
         return vm
 
     async def play(self, world: World, vm: SeededVm) -> Result:
-        asked = await ask_in_vain(world, vm, ELSEWHERE)
-        return result([asked.answer], self.expected, asked.faults)
+        # The refusal opens the one issue that a person settles once the marker is off.
+        asked = await ask_in_vain(world, vm, ELSEWHERE, but=frozenset({oma_issues.name}))
+        issues = (await read_ledger(world.stack, vm)).of(oma_issues)
+        found = [(row["kind"], row["state"], ELSEWHERE in row["title"]) for row in issues]
+        faults = [] if found == [(FOREIGN_MARKED, "open", True)] else [f"the issues are {found}"]
+        return result([asked.answer], self.expected, [*asked.faults, *faults])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import update
 
 from database.tables import oma_issues, vm_replication_contexts
-from oma.demo.checks import content_faults, faults_of_a_parked_vm, joblog_faults
+from oma.demo.checks import content_faults, faults_of_a_parked_vm, faults_of_an_undone_vm, joblog_faults
 from oma.demo.ledger import Ledger, last_call, list_changes, read_cloud, read_ledger
 from oma.demo.replications import begin_replication, run_replication
 from oma.demo.scenarios.base import Anywhere, OfOneStory, Result, result
@@ -24,8 +24,8 @@ HELD_UP_S: Final = 0.8
 """How long CloudStack takes for the call during which somebody acts."""
 SENT_WITHIN_S: Final = 30.0
 PAUSE_S: Final = 0.05
-LATER: Final = ("revertSnapshot", "deleteSnapshot", "attachVolume", "destroyVirtualMachine")
-"""What is sent once everything is detached."""
+LATER: Final = ("revertSnapshot", "deleteSnapshot", "destroyVirtualMachine")
+"""What a run that goes back never sends."""
 
 Meddling = Callable[[World, SeededVm], Awaitable[object]]
 
@@ -58,6 +58,8 @@ class Meddled(OfOneStory, Anywhere):
     meddle: Meddling
     detail: str
     """A part of the sentence that has to name the reason."""
+    undone: bool = False
+    """Whether the run goes back: the volumes are home as they were, and no issue is left."""
     reverted: bool = False
     """Whether the disks are back at their snapshots by then, and go home."""
     status: str = CLEANUP_REQUIRED
@@ -83,6 +85,12 @@ class Meddled(OfOneStory, Anywhere):
         finally:
             asking.cancel()
         sent = [str(call["command"]) for call in await list_changes(stack, vm, before)]
+        if self.undone:
+            faults = await faults_of_an_undone_vm(world, vm)
+            faults += [f"CloudStack got {command}" for command in sent if command in LATER]
+            told = str(answers[0].body.get("detail"))
+            faults += [] if self.detail in told else [f"the answer says {told!r}"]
+            return result(answers, self.expected, faults)
         faults = (
             await self._reverted_faults(world, vm) if self.reverted else await self._untouched_faults(world, vm, sent)
         )
@@ -90,24 +98,24 @@ class Meddled(OfOneStory, Anywhere):
         return result(answers, self.expected, faults)
 
     async def _untouched_faults(self, world: World, vm: SeededVm, sent: Sequence[str]) -> list[str]:
-        """Nothing was reverted, so nothing is lost: every snapshot is there, and no volume is attached anywhere."""
+        """Nothing was reverted, so nothing is lost: every snapshot is there, and the volumes went home."""
         faults = await faults_of_a_parked_vm(world, vm, status=self.status)
-        faults += await content_faults(world, vm, world.found)
+        faults += await content_faults(world, vm, world.found) + await _away_faults(world, vm)
         return faults + [f"CloudStack got {command}" for command in sent if command in LATER]
 
     async def _reverted_faults(self, world: World, vm: SeededVm) -> list[str]:
         """The disks are at their snapshots and home; no record says that it is over."""
-        stack = world.stack
-        cloud, ledger = await asyncio.gather(read_cloud(stack), read_ledger(stack, vm))
-        faults = await content_faults(world, vm, world.good)
-        faults += [
-            f"{disk.name} is on {cloud.volume(disk.volume_id)['vm_id']}"
-            for disk in vm.disks
-            if cloud.volume(disk.volume_id)["vm_id"] != stack.oma_vm_id
-        ]
+        ledger = await read_ledger(world.stack, vm)
+        faults = await content_faults(world, vm, world.good) + await _away_faults(world, vm)
         if ledger.context["current_status"] != self.status:
             faults.append(f"the status is {ledger.context['current_status']}, not {self.status}")
         return faults + joblog_faults(ledger)
+
+
+async def _away_faults(world: World, vm: SeededVm) -> list[str]:
+    cloud = await read_cloud(world.stack)
+    places = {disk.name: cloud.volume(disk.volume_id)["vm_id"] for disk in vm.disks}
+    return [f"{name} is on {place}" for name, place in places.items() if place != world.stack.oma_vm_id]
 
 
 def issue_faults(ledger: Ledger, detail: str) -> list[str]:
@@ -136,6 +144,8 @@ MIDWAY: Final = (
         "detachVolume",
         start_replication,
         "is replicating",
+        undone=True,
+        expected="500 cleanup_failed, then 409 operation_in_progress",
     ),
     Meddled(
         "a replication runs in the middle, before the first revert",
@@ -143,6 +153,8 @@ MIDWAY: Final = (
         "detachVolume",
         replicate,
         "after the snapshot",
+        undone=True,
+        expected="500 cleanup_failed, then 409 replicated_since_snapshot",
     ),
     Meddled(
         "a replication starts in the middle, after the first revert",
