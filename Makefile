@@ -11,7 +11,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 
 SYSTEM_PACKAGES = $(shell sed 's/\#.*//' deploy/packages/debian.txt)
-WORKERS ?= 2
+# One more than CI has cores: many tests wait for real processes.
+WORKERS ?= 3
 PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadscope
 
 # timed,NAME,COMMAND: runs the command and says how long it took.
@@ -19,7 +20,7 @@ define timed
 @start=$$SECONDS; $(2) || { echo "$(1): failed after $$((SECONDS - start)) s"; exit 1; }; echo "$(1): $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check lint format bench venv lock system docs clean
+.PHONY: help demo test check lint format bench bench-simulation bench-crash bench-chaos venv lock system docs clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,6 +45,17 @@ format: venv ## ruff's fixes and format
 
 bench: venv ## the table of benchmarks/
 	@$(BIN)/python -m benchmarks
+
+SEEDS ?= 10000
+FIRST_SEED ?= 1
+bench-simulation: venv ## whole runs on virtual time under seeded faults: SEEDS=… FIRST_SEED=…
+	@$(BIN)/python -m benchmarks.simulation $(SEEDS) $(FIRST_SEED)
+
+bench-chaos: venv ## real processes killed, paused and cut off, 200 rounds: ARGS="--rounds 20 --first-seed 1 --worlds 2"
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+bench-crash: venv ## every crash point x every way to die x both databases: ARGS="--way SIGKILL --database SQLite"
+	@$(BIN)/python -m benchmarks.crash $(ARGS)
 
 docs: venv ## the generated pages of docs/reference
 	@$(BIN)/python -m docs.generate

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from benchmarks import analysis, batch, critical_path, database, holders, start
+from benchmarks import analysis, batch, critical_path, database, holders, restart, start
 from benchmarks.table import Row, print_table
 
 ROUNDS: Final = 3
@@ -19,6 +19,7 @@ SUITES: Final[dict[str, tuple[str, Callable[[], Awaitable[Sequence[Row]]]]]] = {
     "analysis": ("The analysis", lambda: analysis.measure(ROUNDS)),
     "critical-path": ("Critical path of one VM", lambda: critical_path.measure(ROUNDS)),
     "batch": ("Many VMs at once", batch.measure),
+    "restart": ("Restart with jobs in flight", restart.measure),
 }
 
 

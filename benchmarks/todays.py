@@ -9,7 +9,7 @@ import aiohttp
 
 from database.tables import ossea_configs
 from oma.demo.stack import Stack
-from oma.demo.story import SeededVm
+from oma.demo.story import CONFIG, SeededVm
 from ossea.client import CloudStack
 from ossea.credentials import Endpoint
 
@@ -28,7 +28,8 @@ async def clean_up_serially(stack: Stack, vm: SeededVm, *, poll_s: float) -> Non
 
 
 async def _cloud(stack: Stack) -> CloudStack:
-    row = await stack.door.read(lambda connection: connection.execute(ossea_configs.select()).one())
+    query = ossea_configs.select().where(ossea_configs.c.name == CONFIG)
+    row = await stack.door.read(lambda connection: connection.execute(query).one())
     return CloudStack(Endpoint(row.api_url, row.api_key, row.secret_key), timeout_s=10.0, expires_s=60.0)
 
 

@@ -13,6 +13,9 @@ from oma.workflow.rules import RULES, SECTIONS, Rule
 
 KEPT = [rule for rule in RULES if rule.kept_by]
 NO_SCENARIO = {
+    "6-epochs": "needs a database that is put back while the daemon is stopped",
+    "6-take-over": "needs a second daemon on the same database",
+    "5-awaited": "needs a run that a person gave up, and two hours",
     "4-busy": "would have to be met at the right moment",
     "2-times": "needs databases in other time zones",
     "3-old-daemon": "needs a Volume Daemon of another generation",

@@ -1,0 +1,1 @@
+"""Bugs that are planted into the product, to see that the simulation catches each of them."""
