@@ -250,6 +250,34 @@ def write_rules() -> Iterator[str]:
         yield from as_table(("rule", "what it says", "kept by", "scenarios", "tests"), rows)
 
 
+def write_proof() -> Iterator[str]:
+    from oma.demo.invariants import INVARIANTS  # noqa: PLC0415  each page imports only what it shows
+    from oma.demo.invariants.table import PLACES  # noqa: PLC0415  likewise
+    from tests.simulation.planted.table import PLANTED  # noqa: PLC0415  likewise
+    from tests.simulation.simulate import OWN  # noqa: PLC0415  likewise
+
+    yield "# Proof"
+    yield ""
+    yield (
+        "What must never happen, whatever dies, gets lost or restarts, and the bugs that were planted to see that the "
+        "simulation would notice. [How it is proven](../explanation/proof.md) says how both are used."
+    )
+    yield from ("", "## Invariants", "")
+    yield "One checker, `oma.demo.invariants`, is asked for all of them after every run of:"
+    yield ""
+    yield from (f"- **{place}**: {what}" for place, what in PLACES.items())
+    yield ""
+    rows = [(code(one.name), one.sentence, ", ".join(one.asked_in)) for one in INVARIANTS]
+    yield from as_table(("invariant", "what it says", "asked in"), rows)
+    yield from ("", "The simulation asks besides:", "")
+    yield from as_table(("name", "what it says"), [(code(name), sentence) for name, sentence in OWN.items()])
+    yield from ("", "## Planted bugs", "")
+    yield "Each is caught in its seed by the invariant that it breaks; without it the same seed is clean."
+    yield ""
+    bugs = [(one.name, one.sentence, code(one.invariant), one.world) for one in PLANTED]
+    yield from as_table(("bug", "what was broken", "caught by", "seed"), bugs)
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "settings.md": write_settings,
     "errors.md": write_errors,
@@ -258,6 +286,7 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "database.md": write_database,
     "metrics.md": write_metrics,
     "rules.md": write_rules,
+    "proof.md": write_proof,
 }
 
 
