@@ -170,7 +170,7 @@ async def test_an_operation_that_runs_is_pending(side: Side) -> None:
 async def test_open_operations_of_a_volume_are_listed_oldest_first_whoever_asked(side: Side) -> None:
     scene = await Scene(side).seed()
     assert list(await side.volumes.list_open_operations(scene.data)) == []
-    await side.fault(FaultKind.JOB_STUCK, "detachVolume", delay_s=20, match={"id": scene.data})
+    await side.fault(FaultKind.JOB_STUCK, "detachVolume", delay_s=100, match={"id": scene.data})
     detach = await side.volumes.submit_detach(scene.data, request_id=new_id(), fence=1)
     attach = await side.volumes.submit_attach(scene.data, OMA_VM_ID, request_id=new_id(), fence=2)
     found = list(await side.volumes.list_open_operations(scene.data))
